@@ -1,0 +1,1 @@
+//! jepsen-style-tests/stand-in

@@ -1,0 +1,2 @@
+//! node/cli
+fn main() {}

@@ -1,0 +1,3 @@
+//! The core's logic: reconciler, feed server, admin server. No disk, no Docker, no Raft.
+
+pub mod ports;

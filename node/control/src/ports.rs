@@ -1,0 +1,117 @@
+//! What the core's logic needs of the outside, owned by whoever uses it.
+//!
+//! `node` implements these over openraft and tonic; tests implement them with a
+//! vector for a log. So nothing in this crate knows Raft, a disk or Docker.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use dovetail_proto::v1 as pb;
+use dovetail_routing::state::State;
+use dovetail_routing::{Applied, LogIndex, Payload};
+use tokio::sync::watch;
+
+/// The number of a member's place in `--members`: its `--id`.
+pub type Slot = u64;
+
+/// Proof of one leadership. A proposal made under it is refused once it has ended.
+///
+/// It is the whole leader identity, never the bare term: in openraft's default
+/// mode two leaders may share a term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fence {
+    pub term: u64,
+    /// Raft's own node id of the leader.
+    pub node: u64,
+}
+
+/// One member as the quorum's membership has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub slot: Slot,
+    /// Where other members and clients reach it, `HOST:PORT`.
+    pub address: String,
+    pub incarnation: String,
+    pub voter: bool,
+}
+
+/// The quorum as this member sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QuorumView {
+    /// Empty until the quorum is formed.
+    pub cluster_id: String,
+    /// This member.
+    pub this: Slot,
+    pub leader: Option<Slot>,
+    pub term: u64,
+    /// The last applied index here.
+    pub applied: u64,
+    /// Present while this member leads and can write.
+    pub fence: Option<Fence>,
+    pub members: Vec<Member>,
+}
+
+/// Why nothing is known to have been written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// This member does not lead, or the fence has ended: nothing was proposed.
+    #[error("not the leader{}", .leader.map(|slot| format!(", member {slot} is")).unwrap_or_default())]
+    NotLeader { leader: Option<Slot> },
+    /// It may be written now, later or never.
+    #[error("outcome unknown: {reason}")]
+    Unknown { reason: String },
+    /// Refused before it could have any effect.
+    #[error("{reason}")]
+    Refused { reason: String },
+}
+
+/// The replicated log, and the state that this member derived from it.
+pub trait Quorum: Send + Sync + 'static {
+    /// The applied state; changes with every entry.
+    fn state(&self) -> watch::Receiver<Arc<State>>;
+
+    /// Leadership, membership and progress.
+    fn view(&self) -> watch::Receiver<QuorumView>;
+
+    /// Writes an entry under `fence` and waits until it is applied here.
+    fn propose(
+        &self,
+        fence: Fence,
+        proposal: Proposal,
+    ) -> impl Future<Output = Result<(LogIndex, Applied), ProposeError>> + Send;
+
+    /// Returns once this member's state holds every entry acknowledged before the call.
+    fn read_barrier(&self) -> impl Future<Output = Result<(), ProposeError>> + Send;
+
+    /// Rows of the ledger from `from` on, at most `limit`.
+    fn ledger(
+        &self,
+        from: LogIndex,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<pb::LedgerRow>, String>> + Send;
+
+    /// When this member last heard from the leader, in milliseconds; 0 while it leads.
+    fn leader_silent_ms(&self) -> u64;
+}
+
+/// An entry to be, but for its time, which the proposer stamps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    pub actor: Arc<str>,
+    pub request_id: Arc<str>,
+    pub cause: Arc<str>,
+    pub payload: Payload,
+}
+
+/// The other members, asked directly.
+pub trait Peers: Send + Sync + 'static {
+    /// What another member alone knows: its progress and its subscribers.
+    fn local(&self, slot: Slot) -> impl Future<Output = Result<pb::LocalResponse, String>> + Send;
+
+    /// A client of the admin API of another member, authenticated as this member,
+    /// so that a follower answers with the leader's view.
+    fn admin(&self, slot: Slot) -> Result<AdminClient, String>;
+}
+
+/// The generated client over whatever channel `process` makes.
+pub type AdminClient = pb::admin_client::AdminClient<tonic::transport::Channel>;

@@ -1,0 +1,2 @@
+//! node/proxy
+fn main() {}

@@ -1,0 +1,28 @@
+//! The pure core: facts and commands go in, routes come out.
+//!
+//! ```text
+//! Entry ──► State::apply(index, entry) ──► Applied
+//!                 │
+//!                 └─► State::snapshot(service_cluster) ──► Snapshot ──► digest
+//! ```
+//!
+//! Nothing here reads a clock, a file, the environment or a hash map's order:
+//! an entry and its index are the only inputs, so every member that applies the
+//! same log holds the same state, and a log can be replayed years later.
+//!
+//! * [`names`]: parsed types (host, context root, port, ids);
+//! * [`fact`]: what Docker showed;
+//! * [`entry`]: one committed log entry and the answer to it;
+//! * [`snapshot`]: what a proxy receives, with its canonical bytes and digest;
+//! * [`state`]: applying entries, deriving snapshots and problems.
+//!
+//! Not here: protobuf (`proto` converts), Docker's API, storage, time.
+
+pub mod entry;
+pub mod fact;
+pub mod names;
+pub mod snapshot;
+pub mod state;
+
+pub use entry::{Applied, Command, Entry, LogIndex, Payload, Rejection};
+pub use snapshot::{Digest, Revision, Snapshot};
