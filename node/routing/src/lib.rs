@@ -14,13 +14,17 @@
 //! * [`fact`]: what Docker showed;
 //! * [`entry`]: one committed log entry and the answer to it;
 //! * [`snapshot`]: what a proxy receives, with its canonical bytes and digest;
+//! * [`find`]: which route answers a request;
 //! * [`state`]: applying entries, deriving snapshots and problems.
 //!
 //! Not here: protobuf (`proto` converts), Docker's API, storage, time.
 
+mod codec;
 pub mod entry;
 pub mod fact;
+pub mod find;
 pub mod names;
+pub mod problem;
 pub mod snapshot;
 pub mod state;
 

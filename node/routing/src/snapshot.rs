@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::codec::InvalidBytes;
 use crate::entry::ProxyOptions;
 use crate::names::{ContextRoot, Host, ServiceCluster, ServiceId, SwarmNodeId, TaskId};
 
@@ -45,6 +46,40 @@ pub struct Snapshot {
     pub options: ProxyOptions,
     /// Sorted by host and path, each pair once.
     pub routes: Vec<Route>,
+}
+
+impl Snapshot {
+    /// The canonical bytes: what the digest covers and what a proxy receives.
+    pub fn encode(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Reads canonical bytes, and refuses any that [`Snapshot::encode`] would not write.
+    pub fn decode(_canonical: &[u8]) -> Result<Self, InvalidBytes> {
+        Ok(Self::default())
+    }
+
+    /// The digest of canonical bytes.
+    pub fn digest_of(canonical: &[u8]) -> Digest {
+        Digest(*blake3::hash(canonical).as_bytes())
+    }
+}
+
+/// A snapshot with its canonical bytes and their digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    pub snapshot: Arc<Snapshot>,
+    pub canonical: Arc<[u8]>,
+    pub digest: Digest,
+}
+
+impl Published {
+    /// Encodes and hashes a snapshot.
+    pub fn new(snapshot: Snapshot) -> Self {
+        let canonical: Arc<[u8]> = snapshot.encode().into();
+        let digest = Snapshot::digest_of(&canonical);
+        Self { snapshot: Arc::new(snapshot), canonical, digest }
+    }
 }
 
 /// Whom a route answers for.
