@@ -1,1 +1,1 @@
-//! node/tidy
+//! Tests of the code base itself. Nothing depends on this crate; see `tests/`.
