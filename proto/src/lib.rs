@@ -3,6 +3,8 @@
 //! The `.proto` files under `dovetail/v1` are the documentation of the API; this
 //! crate is generated from them, but for [`convert`].
 
+pub mod convert;
+
 /// The messages and services of `dovetail.v1`.
 #[allow(
     clippy::all,
