@@ -1,1 +1,12 @@
-//! jepsen-style-tests
+//! Real processes, faults, load and benchmarks.
+//!
+//! What the tests, `dovetail-demo` and `dovetail-bench` share: start a whole system
+//! on one machine, drive its Swarm, put load on it, break it, and look.
+
+mod eventually;
+pub mod http;
+pub mod load;
+pub mod supervisor;
+pub mod upstream;
+
+pub use eventually::{NotReached, eventually, reached};

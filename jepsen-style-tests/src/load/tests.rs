@@ -1,0 +1,65 @@
+//! The load generator against small upstreams: it must see every failure.
+
+use std::net::SocketAddr;
+
+use super::*;
+use crate::upstream::Upstream;
+
+async fn upstream(name: &str) -> Upstream {
+    Upstream::start(name, SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap()
+}
+
+#[tokio::test]
+async fn every_request_is_answered_and_counted_by_upstream() {
+    let (blue, green) = (upstream("blue").await, upstream("green").await);
+    let load = Load::start(LoadConfig::of("a", [blue.addr(), green.addr()]));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let report = load.finish().await;
+    report.verdict().unwrap();
+    assert!(report.sent() >= 90, "{report}");
+    assert_eq!(report.by_upstream().values().sum::<u64>(), report.sent());
+    assert_eq!(report.by_upstream().len(), 2);
+}
+
+#[tokio::test]
+async fn a_killed_upstream_is_seen_with_its_reason() {
+    let blue = upstream("blue").await;
+    let load = Load::start(LoadConfig::of("a", [blue.addr()]));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    blue.kill();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let report = load.finish().await;
+    assert!(report.failed() > 0, "{report}");
+    assert!(report.verdict().unwrap_err().contains("connect"), "{report}");
+}
+
+#[tokio::test]
+async fn a_slow_answer_is_a_timeout_and_holds_no_other_request_back() {
+    let blue = upstream("blue").await;
+    let mut config = LoadConfig::of("a", [blue.addr()]);
+    config.path = "/delay/400".into();
+    config.timeout = Duration::from_millis(200);
+    let load = Load::start(config);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let report = load.finish().await;
+    assert_eq!(report.failed(), report.sent());
+    assert!(blue.requests() > 30, "the rate is kept: {}", blue.requests());
+}
+
+#[tokio::test]
+async fn a_refusal_counts_with_its_status() {
+    let blue = upstream("blue").await;
+    let mut config = LoadConfig::of("a", [blue.addr()]);
+    config.path = "/status/503".into();
+    let load = Load::start(config);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let report = load.finish().await;
+    assert!(report.failures().iter().all(|failure| failure.reason == "status 503"));
+    assert!(report.failed() > 0);
+}
+
+#[tokio::test]
+async fn nothing_sent_is_no_success() {
+    let report = Report::new(Instant::now());
+    assert!(report.verdict().is_err());
+}
