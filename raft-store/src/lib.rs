@@ -1,1 +1,38 @@
-//! raft-store
+//! The only owner of the disk: Raft's log, vote, state machine and ledger on RocksDB.
+//!
+//! ```text
+//! openraft ─► log ─────────► RocksDB (log, meta, ledger; one write-ahead log)
+//!    │         └─► flush ──► fsync, guard file, callbacks in order
+//!    └─► state_machine ────► routing::State, published on a watch
+//!              └───────────► ledger rows, raft snapshots
+//! ```
+//!
+//! * [`ondisk`]: opening a data folder, and refusing one that lost what it acknowledged;
+//! * [`log`]: openraft's log storage; [`state_machine`]: openraft's state machine;
+//! * [`ledger`]: the hash-chained copy of every applied entry;
+//! * [`owner`]: whose disk this is; [`codec`]: openraft's values as bytes.
+//!
+//! Acknowledged means flushed here: a callback or a returned vote never precedes its
+//! `fsync`. Not here: the network, elections, what an entry means.
+
+mod cache;
+pub mod codec;
+mod disk;
+mod files;
+mod flush;
+mod guard;
+pub mod ledger;
+pub mod log;
+pub mod ondisk;
+pub mod owner;
+mod raft_snapshot;
+pub mod state_machine;
+pub mod types;
+
+pub use ledger::{Broken, Ledger, LedgerError, Retention, Verified};
+pub use log::{LogReader, LogStore};
+pub use ondisk::{DATA_VERSION, OpenError, Store, StoreConfig, StoreHandle, open};
+pub use owner::{Owner, OwnerError, OwnerHandle, random_id};
+pub use raft_snapshot::RAFT_SNAPSHOT_BYTES_MAX;
+pub use state_machine::StateMachine;
+pub use types::*;

@@ -1,0 +1,486 @@
+//! The ledger: an append-only, hash-chained copy of every applied entry.
+//!
+//! ```text
+//! hash(i) = BLAKE3 keyed "dovetail ledger v1" (
+//!     hash(i-1) ‖ len ‖ cluster id ‖ term ‖ index ‖ kind ‖ len ‖ entry bytes )
+//! ```
+//!
+//! Numbers are 8 bytes little-endian, `kind` is one. Every index has a row, blank and
+//! membership entries too. Rows share the log's write-ahead log: they are written as
+//! entries are applied, and are durable before the log is purged. Where a raft
+//! snapshot jumped over entries, the ledger has a gap and a new segment.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dovetail_proto::v1 as wire;
+use prost::Message as _;
+use rocksdb::WriteBatch;
+
+use crate::codec::{self, messages as pb};
+use crate::disk::{Disk, index_key, key};
+use crate::types::{Entry, EntryPayload};
+
+/// A place's hash.
+pub type LedgerHash = [u8; 32];
+
+/// Rows given at once at most.
+pub const LEDGER_ROWS_MAX: usize = 10_000;
+/// Bytes of rows given at once, give or take one row.
+const ROWS_BYTES_MAX: usize = 16 * 1_024 * 1_024;
+/// Gaps kept; with more, the oldest segment goes.
+const SEGMENTS_MAX: usize = 64;
+/// Rows looked at by one trim.
+const TRIM_ROWS_MAX: u64 = 100_000;
+
+static KEY: LazyLock<[u8; 32]> = LazyLock::new(|| blake3::derive_key("dovetail ledger v1", b""));
+
+/// Why the ledger could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    #[error("read the ledger")]
+    Disk(#[from] io::Error),
+    #[error("ledger row {index} is damaged")]
+    Damaged {
+        index: u64,
+        #[source]
+        error: prost::DecodeError,
+    },
+}
+
+/// The ledger does not hold together.
+#[derive(Debug, thiserror::Error)]
+#[error("the ledger is broken at index {index}: {reason}")]
+pub struct Broken {
+    /// The first row that does not fit.
+    pub index: u64,
+    pub reason: String,
+}
+
+/// The ledger holds together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// The oldest row; `None` for an empty ledger.
+    pub first: Option<u64>,
+    pub last: Option<u64>,
+    pub rows: u64,
+    /// The hash of the newest row.
+    pub hash: LedgerHash,
+    /// Indexes after which rows are missing, since a raft snapshot jumped over them.
+    pub gaps: Vec<u64>,
+}
+
+/// How much of the ledger is kept. What the newest raft snapshot does not cover always is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    pub rows_max: u64,
+    pub bytes_max: u64,
+    /// By the leader's time in the entries.
+    pub age_max: Option<Duration>,
+}
+
+impl Default for Retention {
+    /// 10,000,000 rows and 4 GiB, whatever their age.
+    fn default() -> Self {
+        Self { rows_max: 10_000_000, bytes_max: 4 * 1_024 * 1_024 * 1_024, age_max: None }
+    }
+}
+
+/// The hash of a row that follows on `previous` (zeros at the very beginning).
+pub fn row_hash(previous: &LedgerHash, cluster_id: &str, row: &wire::LedgerRow) -> LedgerHash {
+    let mut hasher = blake3::Hasher::new_keyed(&KEY);
+    hasher.update(previous);
+    hasher.update(&(cluster_id.len() as u64).to_le_bytes());
+    hasher.update(cluster_id.as_bytes());
+    hasher.update(&row.term.to_le_bytes());
+    hasher.update(&row.index.to_le_bytes());
+    hasher.update(&[u8::try_from(row.kind).unwrap_or(u8::MAX)]);
+    hasher.update(&(row.entry.len() as u64).to_le_bytes());
+    hasher.update(&row.entry);
+    *hasher.finalize().as_bytes()
+}
+
+/// Everything up to `index`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    index: u64,
+    hash: LedgerHash,
+    /// Bytes of all rows ever written up to here.
+    bytes: u64,
+}
+
+/// Rows without a gap, after `base` and up to `head`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Segment {
+    /// What the first row follows on; `None` where the log begins.
+    base: Option<Mark>,
+    head: Option<Mark>,
+}
+
+impl Segment {
+    fn end(&self) -> Option<Mark> {
+        self.head.or(self.base)
+    }
+
+    fn first(&self) -> u64 {
+        self.base.map_or(0, |base| base.index + 1)
+    }
+
+    fn next(&self) -> u64 {
+        self.end().map_or(0, |end| end.index + 1)
+    }
+}
+
+#[derive(Debug)]
+struct Inner {
+    disk: Arc<Disk>,
+    /// Oldest first, never empty; all but the newest are closed.
+    segments: Mutex<Vec<Segment>>,
+    /// One more than the newest raft snapshot's index; rows from here on are kept.
+    covered: AtomicU64,
+}
+
+/// The ledger of this member. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Ledger(Arc<Inner>);
+
+impl Ledger {
+    pub(crate) fn open(disk: Arc<Disk>) -> io::Result<Self> {
+        let segments = match disk.get(disk.meta()?, key::LEDGER)? {
+            None => vec![Segment::default()],
+            Some(bytes) => decode_segments(&bytes)?,
+        };
+        let covered = AtomicU64::new(0);
+        Ok(Self(Arc::new(Inner { disk, segments: Mutex::new(segments), covered })))
+    }
+
+    fn segments(&self) -> MutexGuard<'_, Vec<Segment>> {
+        self.0.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn newest(&self) -> Segment {
+        self.segments().last().copied().unwrap_or_default()
+    }
+
+    /// The newest row's index and hash; `(0, zeros)` while nothing was applied.
+    pub fn head(&self) -> (u64, LedgerHash) {
+        self.newest().end().map_or((0, [0; 32]), |end| (end.index, end.hash))
+    }
+
+    /// The oldest row's index; that of the next row while there is none.
+    pub fn first(&self) -> u64 {
+        let segments = self.segments();
+        let oldest = segments.iter().find(|segment| segment.head.is_some());
+        oldest.or(segments.last()).map_or(0, Segment::first)
+    }
+
+    /// The index that the next row will have.
+    pub(crate) fn next(&self) -> u64 {
+        self.newest().next()
+    }
+
+    /// The hash at `index`, when a row or a base is there.
+    pub fn hash_at(&self, index: u64) -> Result<Option<LedgerHash>, LedgerError> {
+        let known = self
+            .segments()
+            .iter()
+            .flat_map(|segment| [segment.base, segment.head])
+            .flatten()
+            .find(|mark| mark.index == index);
+        if let Some(mark) = known {
+            return Ok(Some(mark.hash));
+        }
+        Ok(self.rows(index, 1)?.first().filter(|row| row.index == index).map(hash_of))
+    }
+
+    /// Rows from `from` on, at most `limit`, oldest first. Gaps are skipped.
+    pub fn rows(&self, from: u64, limit: usize) -> Result<Vec<wire::LedgerRow>, LedgerError> {
+        let limit = limit.min(LEDGER_ROWS_MAX);
+        let (from, end) = (from.max(self.first()), self.next());
+        let mut rows = Vec::new();
+        let mut bytes = 0;
+        if from >= end || limit == 0 {
+            return Ok(rows);
+        }
+        let mut damaged = None;
+        self.0.disk.scan(self.0.disk.ledger()?, from, end, |index, value| {
+            match wire::LedgerRow::decode(value) {
+                Ok(row) => rows.push(row),
+                Err(error) => damaged = Some(LedgerError::Damaged { index, error }),
+            }
+            bytes += value.len();
+            Ok(damaged.is_none() && rows.len() < limit && bytes < ROWS_BYTES_MAX)
+        })?;
+        damaged.map_or(Ok(rows), Err)
+    }
+
+    /// Recomputes every hash; `cluster_id` is the quorum's that wrote the rows.
+    pub fn verify(&self, cluster_id: &str) -> Result<Verified, Broken> {
+        let broken = |index, reason: String| Broken { index, reason };
+        let segments = self.segments().clone();
+        let mut verified = Verified::default();
+        let mut previous_end = None;
+        for segment in segments {
+            if let Some(end) = previous_end {
+                verified.gaps.push(end);
+            }
+            let Some(head) = segment.head else { continue };
+            let mut hash = segment.base.map_or([0; 32], |base| base.hash);
+            let mut next = segment.first();
+            verified.first.get_or_insert(next);
+            while next <= head.index {
+                let rows = self
+                    .rows(next, LEDGER_ROWS_MAX)
+                    .map_err(|error| broken(next, chain_of(&error)))?;
+                if rows.is_empty() {
+                    return Err(broken(next, "the row is missing".to_owned()));
+                }
+                for row in rows.iter().take_while(|row| row.index <= head.index) {
+                    if row.index != next {
+                        return Err(broken(next, "the row is missing".to_owned()));
+                    }
+                    hash = row_hash(&hash, cluster_id, row);
+                    if row.hash != hash {
+                        return Err(broken(next, "the hash does not fit the row".to_owned()));
+                    }
+                    verified.rows += 1;
+                    next += 1;
+                }
+                if rows.last().is_some_and(|row| row.index > head.index) && next <= head.index {
+                    return Err(broken(next, "the row is missing".to_owned()));
+                }
+            }
+            if hash != head.hash {
+                return Err(broken(head.index, "the hash is not the ledger's head".to_owned()));
+            }
+            verified.last = Some(head.index);
+            verified.hash = hash;
+            previous_end = Some(head.index);
+        }
+        Ok(verified)
+    }
+
+    /// Writes the rows of entries that were applied, skipping those that are there.
+    pub(crate) fn record(&self, cluster_id: &str, entries: &[Entry]) -> io::Result<()> {
+        let mut segments = self.segments();
+        let mut newest = segments.last().copied().unwrap_or_default();
+        let mut closed = Vec::new();
+        let mut batch = WriteBatch::default();
+        let family = self.0.disk.ledger()?;
+        for entry in entries {
+            let id = entry.log_id;
+            if id.index < newest.next() {
+                continue;
+            }
+            if cluster_id.is_empty() {
+                return Err(io::Error::other(
+                    "the ledger needs the cluster id before the first entry",
+                ));
+            }
+            if id.index > newest.next() {
+                tracing::error!(from = newest.next(), to = id.index, "ledger jumped over entries");
+                if newest.head.is_some() {
+                    closed.push(newest);
+                }
+                let hash = newest.end().map_or([0; 32], |end| end.hash);
+                let bytes = newest.end().map_or(0, |end| end.bytes);
+                newest =
+                    Segment { base: Some(Mark { index: id.index - 1, hash, bytes }), head: None };
+            }
+            let (mut row, end) = (row_of(entry), newest.end());
+            let hash = row_hash(&end.map_or([0; 32], |end| end.hash), cluster_id, &row);
+            row.hash = hash.to_vec();
+            let value = row.encode_to_vec();
+            batch.put_cf(family, index_key(id.index), &value);
+            let bytes = end.map_or(0, |end| end.bytes) + value.len() as u64;
+            newest.head = Some(Mark { index: id.index, hash, bytes });
+        }
+        if segments.last() == Some(&newest) && closed.is_empty() {
+            return Ok(());
+        }
+        let mut changed = segments.clone();
+        changed.pop();
+        changed.extend(closed);
+        changed.push(newest);
+        self.store(&mut segments, changed, batch)
+    }
+
+    /// Continues after a raft snapshot at `index`, whose ledger head was `hash`.
+    pub(crate) fn jump(&self, index: u64, hash: LedgerHash) -> io::Result<()> {
+        let mut segments = self.segments();
+        let newest = segments.last().copied().unwrap_or_default();
+        if newest.next() > index {
+            return Ok(());
+        }
+        let bytes = newest.end().map_or(0, |end| end.bytes);
+        let mut changed = segments.clone();
+        if newest.head.is_none() {
+            changed.pop();
+        }
+        changed.push(Segment { base: Some(Mark { index, hash, bytes }), head: None });
+        self.store(&mut segments, changed, WriteBatch::default())
+    }
+
+    /// Remembers that raft snapshots cover everything up to `index`.
+    pub(crate) fn cover(&self, index: u64) {
+        self.0.covered.fetch_max(index.saturating_add(1), Ordering::AcqRel);
+    }
+
+    /// Removes the oldest rows past `retention`; `now_ms` is the leader's time.
+    ///
+    /// Returns the oldest row that is left. At most 100,000 rows go at once.
+    pub fn trim(&self, retention: &Retention, now_ms: u64) -> Result<u64, LedgerError> {
+        let mut segments = self.segments();
+        let mut changed = segments.clone();
+        if changed.first().is_some_and(|oldest| oldest.head.is_none()) && changed.len() > 1 {
+            changed.remove(0);
+        }
+        let (Some(oldest), Some(newest)) = (changed.first().copied(), changed.last().copied())
+        else {
+            return Ok(0);
+        };
+        let (Some(head), Some(end)) = (oldest.head, newest.end()) else {
+            return Ok(oldest.first());
+        };
+        let covered = self.0.covered.load(Ordering::Acquire);
+        let last = head.index.min(oldest.first().saturating_add(TRIM_ROWS_MAX));
+        let mut base = oldest.base;
+        let mut damaged = None;
+        let age_max =
+            retention.age_max.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        self.0.disk.scan(self.0.disk.ledger()?, oldest.first(), last + 1, |index, value| {
+            let row = match wire::LedgerRow::decode(value) {
+                Ok(row) => row,
+                Err(error) => {
+                    damaged = Some(LedgerError::Damaged { index, error });
+                    return Ok(false);
+                }
+            };
+            let gone = base.map_or(0, |base| base.bytes);
+            // A row without a time (blank, membership) goes with the one before it.
+            let old = age_max.is_some_and(|age| {
+                leader_time_ms(&row).is_some_and(|time| time.saturating_add(age) < now_ms)
+            });
+            let trim = index < covered
+                && (end.index - index >= retention.rows_max
+                    || end.bytes.saturating_sub(gone) > retention.bytes_max
+                    || old);
+            if trim {
+                base = Some(Mark { index, hash: hash_of(&row), bytes: gone + value.len() as u64 });
+            }
+            Ok(trim)
+        })?;
+        if let Some(error) = damaged {
+            return Err(error);
+        }
+        let Some(base) = base.filter(|base| oldest.base.is_none_or(|old| base.index > old.index))
+        else {
+            return Ok(oldest.first());
+        };
+        let mut batch = WriteBatch::default();
+        let (from, to) = (index_key(oldest.first()), index_key(base.index + 1));
+        batch.delete_range_cf(self.0.disk.ledger()?, from, to);
+        if base.index == head.index && changed.len() > 1 {
+            changed.remove(0);
+        } else if let Some(oldest) = changed.first_mut() {
+            let head = oldest.head.filter(|head| head.index > base.index);
+            *oldest = Segment { base: Some(base), head };
+        }
+        self.store(&mut segments, changed, batch)?;
+        drop(segments);
+        Ok(self.first())
+    }
+
+    /// Writes rows and segments in one batch, then shows them.
+    fn store(
+        &self,
+        segments: &mut Vec<Segment>,
+        mut changed: Vec<Segment>,
+        mut batch: WriteBatch,
+    ) -> io::Result<()> {
+        while changed.len() > SEGMENTS_MAX {
+            let oldest = changed.remove(0);
+            let (from, to) = (index_key(oldest.first()), index_key(oldest.next()));
+            batch.delete_range_cf(self.0.disk.ledger()?, from, to);
+        }
+        batch.put_cf(self.0.disk.meta()?, key::LEDGER, encode_segments(&changed));
+        self.0.disk.write(batch)?;
+        *segments = changed;
+        Ok(())
+    }
+}
+
+/// The row of an entry, still without its hash.
+fn row_of(entry: &Entry) -> wire::LedgerRow {
+    let (kind, bytes) = match &entry.payload {
+        EntryPayload::Normal(data) => (wire::LedgerRowKind::Entry, data.0.clone()),
+        EntryPayload::Blank => (wire::LedgerRowKind::Blank, bytes::Bytes::new()),
+        EntryPayload::Membership(_) => (wire::LedgerRowKind::Membership, bytes::Bytes::new()),
+    };
+    wire::LedgerRow {
+        index: entry.log_id.index,
+        term: entry.log_id.leader_id.term,
+        entry: bytes,
+        kind: kind.into(),
+        hash: Vec::new(),
+    }
+}
+
+fn hash_of(row: &wire::LedgerRow) -> LedgerHash {
+    // A row of another length fails its check wherever it is verified.
+    row.hash.as_slice().try_into().unwrap_or([0; 32])
+}
+
+/// Reads only the time of an entry: whatever else it holds may be newer than this build.
+fn leader_time_ms(row: &wire::LedgerRow) -> Option<u64> {
+    let entry = wire::Entry::decode(row.entry.clone()).ok()?;
+    (entry.leader_time_ms > 0).then_some(entry.leader_time_ms)
+}
+
+fn chain_of(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+fn encode_segments(segments: &[Segment]) -> Vec<u8> {
+    let mark = |mark: Mark| pb::LedgerMark {
+        index: mark.index,
+        hash: mark.hash.to_vec(),
+        bytes: mark.bytes,
+    };
+    let segments = segments
+        .iter()
+        .map(|segment| pb::LedgerSegment {
+            base: segment.base.map(mark),
+            head: segment.head.map(mark),
+        })
+        .collect();
+    pb::LedgerSegments { segments }.encode_to_vec()
+}
+
+fn decode_segments(bytes: &[u8]) -> io::Result<Vec<Segment>> {
+    let invalid = |reason: &str| io::Error::new(io::ErrorKind::InvalidData, reason.to_owned());
+    let mark = |mark: pb::LedgerMark| match mark.hash.as_slice().try_into() {
+        Ok(hash) => Ok(Mark { index: mark.index, hash, bytes: mark.bytes }),
+        Err(_) => Err(invalid("ledger: a hash that is not 32 bytes")),
+    };
+    let segments: pb::LedgerSegments = codec::decode("ledger", bytes).map_err(io::Error::other)?;
+    let segments = segments
+        .segments
+        .into_iter()
+        .map(|segment| {
+            Ok(Segment {
+                base: segment.base.map(mark).transpose()?,
+                head: segment.head.map(mark).transpose()?,
+            })
+        })
+        .collect::<io::Result<Vec<_>>>()?;
+    if segments.is_empty() {
+        return Err(invalid("ledger: no segment"));
+    }
+    Ok(segments)
+}

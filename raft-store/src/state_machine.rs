@@ -1,0 +1,326 @@
+//! openraft's state machine: decodes entries, applies them, publishes the state.
+//!
+//! The state lies in memory; raft snapshots and the log make it durable. An entry
+//! that this build cannot decode ends the process: to skip it would be to disagree.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dovetail_proto::convert;
+use dovetail_routing::state::State;
+use dovetail_routing::{Applied, LogIndex, Rejection};
+use futures_util::{Stream, StreamExt as _};
+use openraft::OptionalSend;
+use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use rocksdb::WriteBatch;
+use tokio::sync::watch;
+
+use crate::disk::{Disk, key};
+use crate::flush::Flusher;
+use crate::ledger::Ledger;
+use crate::owner::{OwnerHandle, Presence};
+use crate::raft_snapshot::{self, Content, RaftSnapshots};
+use crate::types::{
+    Answer, Entry, EntryPayload, LogId, RaftSnapshot, RaftSnapshotData, RaftSnapshotMeta,
+    StoredMembership, TypeConfig,
+};
+
+/// Entries after which their rows are written, the state is shown and answers are sent.
+const CHUNK_ENTRIES: usize = 256;
+
+/// How much was applied since the newest raft snapshot.
+#[derive(Debug, Default)]
+pub(crate) struct SinceSnapshot {
+    pub(crate) entries: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+}
+
+impl SinceSnapshot {
+    fn reset(&self) {
+        self.entries.store(0, Ordering::Relaxed);
+        self.bytes.store(0, Ordering::Relaxed);
+    }
+}
+
+/// The parts of the store that the state machine works with.
+#[derive(Clone, Debug)]
+pub(crate) struct Parts {
+    pub(crate) disk: Arc<Disk>,
+    pub(crate) flusher: Arc<Flusher>,
+    pub(crate) ledger: Ledger,
+    pub(crate) snapshots: Arc<RaftSnapshots>,
+    pub(crate) owner: OwnerHandle,
+    pub(crate) presence: Arc<Presence>,
+    pub(crate) since: Arc<SinceSnapshot>,
+}
+
+/// What was applied, at one moment.
+#[derive(Clone, Default)]
+struct Point {
+    state: State,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+}
+
+/// The state machine; openraft holds the only one.
+pub struct StateMachine {
+    parts: Parts,
+    point: Point,
+    publish: watch::Sender<Arc<State>>,
+}
+
+impl fmt::Debug for StateMachine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateMachine").field("applied", &self.point.applied).finish_non_exhaustive()
+    }
+}
+
+/// Entries that were applied, and whom to tell.
+#[derive(Default)]
+struct Chunk {
+    entries: Vec<Entry>,
+    answers: Vec<(ApplyResponder<TypeConfig>, Answer)>,
+}
+
+impl StateMachine {
+    /// Starts at `restored`, else at the beginning.
+    pub(crate) fn new(parts: Parts, restored: Option<Content>) -> Self {
+        let point = restored.map(Point::from).unwrap_or_default();
+        let publish = watch::Sender::new(Arc::new(point.state.clone()));
+        Self { parts, point, publish }
+    }
+
+    /// The state after each applied batch.
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<State>> {
+        self.publish.subscribe()
+    }
+
+    fn apply_entry(&mut self, entry: &Entry) -> io::Result<Answer> {
+        let id = entry.log_id;
+        let index = id.index;
+        let mut answer = Answer { index, applied: Applied::Unchanged, first_answer: false };
+        match &entry.payload {
+            EntryPayload::Blank => {}
+            EntryPayload::Membership(membership) => {
+                self.point.membership = StoredMembership::new(Some(id), membership.clone());
+            }
+            EntryPayload::Normal(data) => {
+                let command = convert::decode_entry(&data.0).map_err(|error| {
+                    let reason = format!(
+                        "entry {index} cannot be read by this build, so a member of a newer build \
+                         wrote it: update this member: {}",
+                        chain(&error)
+                    );
+                    self.parts.disk.fail(&reason);
+                    io::Error::other(reason)
+                })?;
+                let repeated = (!command.request_id.is_empty())
+                    .then(|| self.point.state.first_answer(&command.actor, &command.request_id))
+                    .flatten();
+                answer.applied = self.point.state.apply(LogIndex(index), &command);
+                let other =
+                    matches!(answer.applied, Applied::Rejected(Rejection::RequestIdReused { .. }));
+                if let Some((first, applied)) = repeated.filter(|_| !other) {
+                    answer = Answer { index: first.0, applied, first_answer: true };
+                }
+                self.parts.since.bytes.fetch_add(data.0.len() as u64, Ordering::Relaxed);
+            }
+        }
+        self.parts.since.entries.fetch_add(1, Ordering::Relaxed);
+        self.point.applied = Some(id);
+        Ok(answer)
+    }
+
+    /// Writes rows, shows the state, then answers: who was answered sees the change.
+    fn finish(&mut self, chunk: &mut Chunk) -> io::Result<()> {
+        if chunk.entries.is_empty() {
+            return Ok(());
+        }
+        self.parts.ledger.record(&self.parts.owner.cluster_id(), &chunk.entries)?;
+        chunk.entries.clear();
+        self.publish.send_replace(Arc::new(self.point.state.clone()));
+        for (responder, answer) in chunk.answers.drain(..) {
+            responder.send(answer);
+        }
+        if let Some(applied) = self.point.applied {
+            metrics::gauge!("dovetail_raft_applied_index").set(applied.index as f64);
+        }
+        Ok(())
+    }
+
+    fn builder(&self) -> Builder {
+        Builder { parts: self.parts.clone(), point: self.point.clone() }
+    }
+}
+
+impl From<Content> for Point {
+    fn from(content: Content) -> Self {
+        Self {
+            state: content.state,
+            applied: content.meta.last_log_id,
+            membership: content.meta.last_membership,
+        }
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = RaftSnapshotData;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.point.applied, self.point.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut chunk = Chunk::default();
+        let mut result = Ok(());
+        while let Some(next) = entries.next().await {
+            let applied = next.and_then(|(entry, responder)| {
+                let answer = self.apply_entry(&entry)?;
+                chunk.answers.extend(responder.map(|responder| (responder, answer)));
+                chunk.entries.push(entry);
+                Ok(())
+            });
+            if applied.is_err() {
+                result = applied;
+                break;
+            }
+            if chunk.entries.len() >= CHUNK_ENTRIES {
+                self.finish(&mut chunk)?;
+            }
+        }
+        self.finish(&mut chunk)?;
+        result
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        self.builder()
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &RaftSnapshotMeta,
+        snapshot: RaftSnapshotData,
+    ) -> Result<(), io::Error> {
+        let parts = self.parts.clone();
+        let meta = meta.clone();
+        let content = run_blocking(move || install(&parts, &meta, &snapshot)).await?;
+        // The ledger's new base is durable before openraft purges the log below it.
+        self.parts.flusher.sync().await?;
+        self.parts.since.reset();
+        self.point = content.into();
+        self.publish.send_replace(Arc::new(self.point.state.clone()));
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<RaftSnapshot>, io::Error> {
+        let snapshots = self.parts.snapshots.clone();
+        let current = run_blocking(move || snapshots.current()).await?;
+        Ok(current.map(|(meta, snapshot)| RaftSnapshot { meta, snapshot }))
+    }
+}
+
+/// Checks a raft snapshot, writes it durably, and lets the ledger continue after it.
+fn install(parts: &Parts, meta: &RaftSnapshotMeta, bytes: &[u8]) -> io::Result<Content> {
+    let content = raft_snapshot::decode(bytes)?;
+    if content.meta != *meta {
+        return Err(io::Error::other(format!(
+            "the raft snapshot is of {}, not of {meta}",
+            content.meta
+        )));
+    }
+    let cluster_id = parts.owner.cluster_id();
+    if content.cluster_id != cluster_id {
+        return Err(io::Error::other(format!(
+            "the raft snapshot is of quorum {}, this member belongs to {cluster_id}",
+            content.cluster_id
+        )));
+    }
+    if let Some(id) = meta.last_log_id {
+        if !parts.snapshots.holds(id) {
+            parts.snapshots.store(id, bytes)?;
+        }
+        if parts.owner.is_named_in(meta.last_membership.membership()) {
+            let mut batch = WriteBatch::default();
+            batch.put_cf(parts.disk.meta()?, key::NAMED, []);
+            parts.disk.write(batch)?;
+            parts.presence.named.store(true, Ordering::Release);
+        }
+        parts.presence.data.store(true, Ordering::Release);
+        parts.ledger.jump(id.index, content.ledger_hash)?;
+        parts.ledger.cover(id.index);
+    }
+    Ok(content)
+}
+
+/// Builds a raft snapshot of the moment at which it was made.
+pub struct Builder {
+    parts: Parts,
+    point: Point,
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("applied", &self.point.applied).finish_non_exhaustive()
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = RaftSnapshotData;
+
+    async fn build_snapshot(&mut self) -> Result<RaftSnapshot, io::Error> {
+        // A raft snapshot must not outlive the rows that it stands on.
+        self.parts.flusher.sync().await?;
+        let (parts, point) = (self.parts.clone(), self.point.clone());
+        let snapshot = run_blocking(move || build(&parts, point)).await?;
+        self.parts.since.reset();
+        Ok(snapshot)
+    }
+}
+
+fn build(parts: &Parts, point: Point) -> io::Result<RaftSnapshot> {
+    let ledger_hash = match point.applied {
+        None => [0; 32],
+        Some(id) => parts
+            .ledger
+            .hash_at(id.index)
+            .map_err(|error| io::Error::other(chain(&error)))?
+            .ok_or_else(|| io::Error::other(format!("the ledger has no row {}", id.index)))?,
+    };
+    let content = Content {
+        meta: RaftSnapshotMeta { last_log_id: point.applied, last_membership: point.membership },
+        cluster_id: parts.owner.cluster_id(),
+        ledger_hash,
+        state: point.state,
+    };
+    let bytes = raft_snapshot::encode(&content)?;
+    if let Some(id) = point.applied {
+        parts.snapshots.store(id, &bytes)?;
+        parts.ledger.cover(id.index);
+        metrics::gauge!("dovetail_raft_snapshot_index").set(id.index as f64);
+        metrics::gauge!("dovetail_raft_snapshot_bytes").set(bytes.len() as f64);
+    }
+    Ok(RaftSnapshot { meta: content.meta, snapshot: bytes })
+}
+
+/// Keeps files and hashing off the threads that carry heartbeats.
+async fn run_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
