@@ -23,6 +23,7 @@ mod codec;
 pub mod entry;
 pub mod fact;
 pub mod find;
+mod labels;
 pub mod names;
 pub mod problem;
 pub mod snapshot;

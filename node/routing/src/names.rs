@@ -159,6 +159,11 @@ impl fmt::Display for ContextRoot {
 pub struct Port(NonZeroU16);
 
 impl Port {
+    /// The port of this number, unless that is 0.
+    pub fn new(number: u16) -> Option<Self> {
+        NonZeroU16::new(number).map(Self)
+    }
+
     /// The number.
     pub fn get(self) -> u16 {
         self.0.get()

@@ -4,9 +4,13 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::codec::InvalidBytes;
+pub use crate::codec::InvalidBytes;
+pub use bytes::SNAPSHOT_FORMAT;
+
 use crate::entry::ProxyOptions;
 use crate::names::{ContextRoot, Host, ServiceCluster, ServiceId, SwarmNodeId, TaskId};
+
+mod bytes;
 
 /// Version of a service cluster's snapshot: the index of the entry that last
 /// changed it. It has gaps, and is comparable only within one cluster id.
@@ -51,12 +55,12 @@ pub struct Snapshot {
 impl Snapshot {
     /// The canonical bytes: what the digest covers and what a proxy receives.
     pub fn encode(&self) -> Vec<u8> {
-        Vec::new()
+        bytes::encode(self)
     }
 
-    /// Reads canonical bytes, and refuses any that [`Snapshot::encode`] would not write.
-    pub fn decode(_canonical: &[u8]) -> Result<Self, InvalidBytes> {
-        Ok(Self::default())
+    /// Reads canonical bytes, and refuses any that the core would not write.
+    pub fn decode(canonical: &[u8]) -> Result<Self, InvalidBytes> {
+        bytes::decode(canonical)
     }
 
     /// The digest of canonical bytes.

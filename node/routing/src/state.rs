@@ -1,17 +1,52 @@
 //! Applying entries: facts and commands in, snapshots and problems out.
+//!
+//! ```text
+//! change ─► facts ─► labels ─► intent ─► claims ┐
+//!              └───► tasks ──► upstreams ───────┴─► lines ─► snapshot
+//! ```
+//!
+//! Only what a change touches is derived again; a service cluster's revision moves
+//! when one of its lines differs afterwards.
 
 use std::sync::Arc;
 
+use imbl::OrdMap;
+
 pub use crate::codec::InvalidBytes;
 pub use crate::problem::Problem;
+pub use answers::ANSWERS_MAX;
 pub use difference::Difference;
 
 use crate::entry::{Applied, ClusterConfig, Entry, LogIndex};
-use crate::fact::{Change, Listing, Network, Service, SwarmNode, Task};
+use crate::fact::{Listing, Network, Service, SwarmNode, Task};
+use crate::labels::Intent;
 use crate::names::{NetworkId, ServiceCluster, ServiceId, SwarmId, SwarmNodeId, TaskId};
+use crate::problem::{ServiceProblems, limited};
 use crate::snapshot::{Digest, Published, Revision, Snapshot};
+use answers::Answers;
+use claims::Claims;
+use cluster::Cluster;
+use facts::Facts;
+use upstreams::Shared;
 
+mod answers;
+mod apply;
+mod bytes;
+mod claims;
+mod cluster;
+mod converging;
+mod derive;
 mod difference;
+mod facts;
+mod line;
+mod upstreams;
+
+/// Routes of one service cluster; an intent that would pass it is invalid.
+pub const ROUTES_PER_CLUSTER_MAX: usize = 20_000;
+/// Service clusters; an intent or a configuration that would pass it is refused.
+pub const SERVICE_CLUSTERS_MAX: usize = 1_000;
+/// What a configuration for too many service clusters is refused for.
+pub(crate) const CONFIGURED_CLUSTERS: &str = "service clusters in the configuration";
 
 /// How many objects of each kind are recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,17 +65,34 @@ pub struct State {
     applied: LogIndex,
     leader_time_ms: u64,
     swarm: SwarmId,
+    /// A swarm that was observed and not accepted, and since when.
+    other_swarm: Option<(SwarmId, LogIndex)>,
+    config: Option<Arc<ClusterConfig>>,
+    facts: Facts,
+    /// The last valid intent of each service that is published.
+    intents: OrdMap<ServiceId, Arc<Intent>>,
+    claims: Claims,
+    problems: OrdMap<ServiceId, Arc<ServiceProblems>>,
+    answers: Answers,
+    /// Derived from facts and intents; by service, for those with an intent.
+    upstreams: OrdMap<ServiceId, Shared>,
+    /// Their lines are derived; their revisions are history.
+    clusters: OrdMap<ServiceCluster, Cluster>,
 }
 
 impl State {
     /// Applies one committed entry.
     ///
     /// Total: a bad proposal is `Rejected`, never an error, because an error here
-    /// would stop every member at the same entry.
+    /// would stop every member at the same entry. An index at or below the last
+    /// applied one was applied before, and changes nothing.
     pub fn apply(&mut self, index: LogIndex, entry: &Entry) -> Applied {
+        if index <= self.applied {
+            return Applied::Unchanged;
+        }
         self.applied = index;
         self.leader_time_ms = self.leader_time_ms.max(entry.leader_time_ms);
-        Applied::Unchanged
+        self.apply_new(index, entry)
     }
 
     /// The index of the last applied entry; 0 before the first.
@@ -60,7 +112,9 @@ impl State {
 
     /// The known service clusters, sorted; the default one is always among them.
     pub fn service_clusters(&self) -> Vec<ServiceCluster> {
-        vec![ServiceCluster::default()]
+        let default = ServiceCluster::default();
+        let missing = (!self.clusters.contains_key(&default)).then_some(default);
+        missing.into_iter().chain(self.clusters.keys().cloned()).collect()
     }
 
     /// What the proxies of a service cluster receive.
@@ -68,106 +122,134 @@ impl State {
         Arc::clone(&self.published(service_cluster).snapshot)
     }
 
-    /// The snapshot with its canonical bytes and digest, computed once.
+    /// The snapshot with its canonical bytes and digest, computed once per revision.
     pub fn published(&self, service_cluster: &ServiceCluster) -> Arc<Published> {
-        Arc::new(Published::new(Snapshot {
-            service_cluster: service_cluster.clone(),
-            ..Snapshot::default()
-        }))
+        match self.clusters.get(service_cluster) {
+            Some(cluster) => cluster.published(service_cluster, self.config.as_deref()),
+            None => Arc::new(Published::new(Snapshot {
+                service_cluster: service_cluster.clone(),
+                ..Snapshot::default()
+            })),
+        }
     }
 
     /// The index of the last entry that changed the snapshot.
-    pub fn revision(&self, _service_cluster: &ServiceCluster) -> Revision {
-        Revision::default()
+    pub fn revision(&self, service_cluster: &ServiceCluster) -> Revision {
+        self.clusters.get(service_cluster).map(|cluster| cluster.revision).unwrap_or_default()
     }
 
     /// What an operator should see, sorted.
     pub fn problems(&self) -> Vec<Problem> {
-        Vec::new()
+        let other = self.other_swarm.as_ref().map(|(other, since)| Problem {
+            service: "".into(),
+            label: "".into(),
+            value: Arc::clone(&other.0),
+            reason: format!(
+                "another swarm than {}, the accepted one, was observed: its objects are not \
+                 recorded until dovetail swarm accept {other}",
+                self.swarm
+            )
+            .into(),
+            since_index: *since,
+        });
+        let mut all: Vec<_> = other.into_iter().collect();
+        self.problems.values().for_each(|problems| problems.show(&mut all));
+        limited(all)
     }
 
     /// The cluster's configuration in force.
     pub fn config(&self) -> Option<&ClusterConfig> {
-        None
+        self.config.as_deref()
     }
 
     /// What a full listing changes against the recorded facts.
-    pub fn difference(&self, _listing: &Listing) -> Difference {
-        Difference::default()
+    pub fn difference(&self, listing: &Listing) -> Difference {
+        Difference::between(self, listing)
     }
 
     /// How many objects of each kind are recorded.
     pub fn facts(&self) -> FactCounts {
-        FactCounts::default()
+        FactCounts {
+            networks: self.facts.networks.len(),
+            swarm_nodes: self.facts.swarm_nodes.len(),
+            secrets: self.facts.secrets.len(),
+            configs: self.facts.configs.len(),
+            services: self.facts.services.len(),
+            tasks: self.facts.tasks.len(),
+        }
     }
 
     /// The recorded services, by id.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
-        std::iter::empty()
+        self.facts.services.values().map(Arc::as_ref)
     }
 
     /// The recorded tasks, by id.
     pub fn tasks(&self) -> impl Iterator<Item = &Task> {
-        std::iter::empty()
+        self.facts.tasks.values().map(Arc::as_ref)
     }
 
     /// The recorded tasks of one service.
-    pub fn tasks_of(&self, _service: &ServiceId) -> impl Iterator<Item = &Task> {
-        std::iter::empty()
+    pub fn tasks_of<'a>(&'a self, service: &'a ServiceId) -> impl Iterator<Item = &'a Task> {
+        self.facts.tasks_of(service)
     }
 
     /// The recorded networks, by id.
     pub fn networks(&self) -> impl Iterator<Item = &Network> {
-        std::iter::empty()
+        self.facts.networks.values().map(Arc::as_ref)
     }
 
     /// The recorded swarm nodes, by id.
     pub fn swarm_nodes(&self) -> impl Iterator<Item = &SwarmNode> {
-        std::iter::empty()
+        self.facts.swarm_nodes.values().map(Arc::as_ref)
     }
 
     /// A service by id.
-    pub fn service(&self, _id: &ServiceId) -> Option<&Service> {
-        None
+    pub fn service(&self, id: &ServiceId) -> Option<&Service> {
+        self.facts.services.get(id).map(Arc::as_ref)
     }
 
     /// A task by id.
-    pub fn task(&self, _id: &TaskId) -> Option<&Task> {
-        None
+    pub fn task(&self, id: &TaskId) -> Option<&Task> {
+        self.facts.tasks.get(id).map(Arc::as_ref)
     }
 
     /// A network by id.
-    pub fn network(&self, _id: &NetworkId) -> Option<&Network> {
-        None
+    pub fn network(&self, id: &NetworkId) -> Option<&Network> {
+        self.facts.networks.get(id).map(Arc::as_ref)
     }
 
     /// A swarm node by id.
-    pub fn swarm_node(&self, _id: &SwarmNodeId) -> Option<&SwarmNode> {
-        None
+    pub fn swarm_node(&self, id: &SwarmNodeId) -> Option<&SwarmNode> {
+        self.facts.swarm_nodes.get(id).map(Arc::as_ref)
     }
 
     /// Whether Swarm is still at work on a service, so that its tasks are worth watching.
-    pub fn is_converging(&self, _service: &ServiceId) -> bool {
-        false
+    pub fn is_converging(&self, service: &ServiceId) -> bool {
+        converging::is_converging(&self.facts, service)
     }
 
     /// The answer that a request id got, while it is remembered.
-    pub fn first_answer(&self, _actor: &str, _request_id: &str) -> Option<(LogIndex, Applied)> {
-        None
+    pub fn first_answer(&self, actor: &str, request_id: &str) -> Option<(LogIndex, Applied)> {
+        self.answers.get(actor, request_id).map(|answer| (answer.index, answer.applied.clone()))
     }
 
     /// The digest of the whole state: facts, configuration, intents, claims, snapshots.
     pub fn digest(&self) -> Digest {
-        Snapshot::digest_of(&self.encode())
+        let mut bytes = self.encode();
+        for service_cluster in self.service_clusters() {
+            bytes.extend_from_slice(&self.published(&service_cluster).digest.0);
+        }
+        Snapshot::digest_of(&bytes)
     }
 
     /// The raft snapshot's bytes; [`State::decode`] is their exact inverse.
     pub fn encode(&self) -> Vec<u8> {
-        Vec::new()
+        bytes::encode(self)
     }
 
-    /// Reads what [`State::encode`] wrote.
-    pub fn decode(_bytes: &[u8]) -> Result<Self, InvalidBytes> {
-        Ok(Self::default())
+    /// Reads what [`State::encode`] wrote, and refuses anything else.
+    pub fn decode(bytes: &[u8]) -> Result<Self, InvalidBytes> {
+        bytes::decode(bytes)
     }
 }

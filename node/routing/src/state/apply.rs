@@ -1,0 +1,115 @@
+//! One entry's effect, by kind.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::cluster::{Cluster, options};
+use super::facts::Touched;
+use super::{CONFIGURED_CLUSTERS, SERVICE_CLUSTERS_MAX, State};
+use crate::entry::{
+    Applied, ClusterConfig, Command, Entry, LogIndex, Payload, Rejection, SCHEMA_VERSION,
+};
+use crate::fact::Observed;
+use crate::names::SwarmId;
+use crate::snapshot::Revision;
+
+impl State {
+    pub(super) fn apply_new(&mut self, index: LogIndex, entry: &Entry) -> Applied {
+        if entry.schema_version > SCHEMA_VERSION {
+            return Applied::Rejected(Rejection::NewerSchema { given: entry.schema_version });
+        }
+        match &entry.payload {
+            Payload::Observed(observed) => self.observe(index, observed),
+            Payload::Resynced(resynced) => match self.accept_or_reject(index, &resynced.swarm) {
+                Ok(()) => Applied::Unchanged,
+                Err(rejection) => Applied::Rejected(rejection),
+            },
+            Payload::Command(command) => {
+                if let Some(first) = self.answers.again(entry, command) {
+                    return first;
+                }
+                let applied = self.command(index, command);
+                self.answers.remember(index, entry, command, &applied);
+                applied
+            }
+            // Schedules and the comparison of digests belong to later rule sets.
+            Payload::Tick | Payload::Checkpoint { .. } => Applied::Unchanged,
+        }
+    }
+
+    fn observe(&mut self, index: LogIndex, observed: &Observed) -> Applied {
+        if let Err(rejection) = self.accept_or_reject(index, &observed.swarm) {
+            return Applied::Rejected(rejection);
+        }
+        let mut touched = Touched::default();
+        for change in &observed.changes {
+            self.facts.record(change, &mut touched);
+        }
+        self.derive(index, &touched)
+    }
+
+    /// The first swarm seen is accepted; another one only by a command.
+    fn accept_or_reject(&mut self, index: LogIndex, given: &SwarmId) -> Result<(), Rejection> {
+        if self.swarm.as_str().is_empty() {
+            self.swarm = given.clone();
+        }
+        if *given == self.swarm {
+            self.other_swarm = None;
+            return Ok(());
+        }
+        if self.other_swarm.as_ref().is_none_or(|(other, _)| other != given) {
+            self.other_swarm = Some((given.clone(), index));
+        }
+        Err(Rejection::OtherSwarm {
+            given: Arc::clone(&given.0),
+            accepted: Arc::clone(&self.swarm.0),
+        })
+    }
+
+    fn command(&mut self, index: LogIndex, command: &Command) -> Applied {
+        match command {
+            Command::ApplyConfig(config) => self.apply_config(index, config),
+            Command::AcceptSwarm { swarm } => {
+                self.swarm = swarm.clone();
+                self.other_swarm = None;
+                Applied::Unchanged
+            }
+            Command::Annotate { .. } => Applied::Unchanged,
+            Command::Unknown { name } => {
+                Applied::Rejected(Rejection::UnknownCommand { name: Arc::clone(name) })
+            }
+        }
+    }
+
+    fn apply_config(&mut self, index: LogIndex, config: &ClusterConfig) -> Applied {
+        let by_name: BTreeMap<_, _> = config.proxies.iter().cloned().rev().collect();
+        if by_name.len() > SERVICE_CLUSTERS_MAX {
+            return Applied::Rejected(Rejection::AboveLimit {
+                what: CONFIGURED_CLUSTERS,
+                given: by_name.len() as u64,
+                limit: SERVICE_CLUSTERS_MAX as u64,
+            });
+        }
+        // Sorted and each once, whoever wrote the entry: of two, the first counts.
+        let new = ClusterConfig { proxies: by_name.into_iter().collect(), ..config.clone() };
+        let old = self.config.replace(Arc::new(new.clone()));
+        let names = |config: &ClusterConfig| {
+            config.proxies.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()
+        };
+        let mut concerned = names(&new);
+        concerned.extend(old.as_deref().map(names).unwrap_or_default());
+        let revision = Revision(index.0);
+        let mut applied = Applied::Unchanged;
+        for name in concerned {
+            if options(old.as_deref(), &name) == options(Some(&new), &name) {
+                continue;
+            }
+            let mut cluster =
+                self.clusters.get(&name).cloned().unwrap_or_else(|| Cluster::at(revision));
+            cluster.changed(revision);
+            self.clusters.insert(name, cluster);
+            applied = Applied::Changed(revision);
+        }
+        applied
+    }
+}

@@ -1,0 +1,208 @@
+//! What Docker showed, by id, and the indexes that find what a change concerns.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+
+use crate::fact::{Change, Network, Service, SwarmNode, SwarmVersion, Task};
+use crate::names::{NetworkId, ObjectId, ServiceId, SwarmNodeId, TaskId};
+
+/// The recorded objects.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Facts {
+    pub(super) networks: OrdMap<NetworkId, Arc<Network>>,
+    pub(super) swarm_nodes: OrdMap<SwarmNodeId, Arc<SwarmNode>>,
+    pub(super) secrets: OrdMap<ObjectId, Arc<str>>,
+    pub(super) configs: OrdMap<ObjectId, Arc<str>>,
+    pub(super) services: OrdMap<ServiceId, Arc<Service>>,
+    pub(super) tasks: OrdMap<TaskId, Arc<Task>>,
+    // Indexes: derived from the maps above, never encoded.
+    pub(super) tasks_by_service: OrdSet<(ServiceId, TaskId)>,
+    pub(super) tasks_by_node: OrdSet<(SwarmNodeId, TaskId)>,
+    pub(super) services_by_network: OrdSet<(NetworkId, ServiceId)>,
+}
+
+/// What an entry's changes concern.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    /// Services whose labels are to be read again.
+    pub(super) services: BTreeSet<ServiceId>,
+    /// Services whose upstreams may differ.
+    pub(super) upstreams: BTreeSet<ServiceId>,
+    /// Some network changed, which services without one of their own may feel.
+    pub(super) networks: bool,
+    /// Something was recorded.
+    pub(super) recorded: bool,
+}
+
+/// The members of a set of pairs whose first half is `key`.
+fn second_halves<'a, A: Ord + Clone, B: Ord + Clone + Default>(
+    pairs: &'a OrdSet<(A, B)>,
+    key: &'a A,
+) -> impl Iterator<Item = &'a B> {
+    // The default of every id is the empty text, which sorts first.
+    pairs
+        .range((key.clone(), B::default())..)
+        .take_while(move |(first, _)| first == key)
+        .map(|(_, second)| second)
+}
+
+impl Facts {
+    /// Puts the indexes together again, after the maps were decoded.
+    pub(super) fn index(&mut self) {
+        let by_service = |task: &Arc<Task>| (task.service.clone(), task.id.clone());
+        self.tasks_by_service = self.tasks.values().map(by_service).collect();
+        self.tasks_by_node =
+            self.tasks.values().map(|task| (task.node.clone(), task.id.clone())).collect();
+        let pair = |service: &Arc<Service>| {
+            let id = service.id.clone();
+            let pairs = service.networks.iter().map(move |network| (network.clone(), id.clone()));
+            pairs.collect::<Vec<_>>()
+        };
+        self.services_by_network = self.services.values().flat_map(pair).collect();
+    }
+
+    /// The tasks of a service, by id.
+    pub(super) fn tasks_of<'a>(&'a self, service: &'a ServiceId) -> impl Iterator<Item = &'a Task> {
+        second_halves(&self.tasks_by_service, service)
+            .filter_map(|task| self.tasks.get(task).map(Arc::as_ref))
+    }
+
+    /// Records a change; an object older than the recorded one is left aside.
+    pub(super) fn record(&mut self, change: &Change, touched: &mut Touched) {
+        match change {
+            Change::Network(network) => {
+                if self.networks.get(&network.id).is_some_and(|recorded| **recorded == *network) {
+                    return;
+                }
+                self.networks.insert(network.id.clone(), Arc::new(network.clone()));
+                self.touch_network(&network.id, touched);
+            }
+            Change::NetworkGone(id) => {
+                if self.networks.remove(id).is_some() {
+                    self.touch_network(id, touched);
+                }
+            }
+            Change::SwarmNode(node) => {
+                let recorded = self.swarm_nodes.get(&node.id);
+                if !is_news(recorded.map(|recorded| (recorded.version, &**recorded)), node) {
+                    return;
+                }
+                self.swarm_nodes.insert(node.id.clone(), Arc::new(node.clone()));
+                self.touch_node(&node.id, touched);
+            }
+            Change::SwarmNodeGone(id) => {
+                if self.swarm_nodes.remove(id).is_some() {
+                    self.touch_node(id, touched);
+                }
+            }
+            Change::Service(service) => self.record_service(service, touched),
+            Change::ServiceGone(id) => {
+                if let Some(gone) = self.services.remove(id) {
+                    self.unindex_service(&gone);
+                    touched.services.insert(id.clone());
+                    touched.recorded = true;
+                }
+            }
+            Change::Task(task) => self.record_task(task, touched),
+            Change::TaskGone(id) => {
+                if let Some(gone) = self.tasks.remove(id) {
+                    self.unindex_task(&gone, touched);
+                    touched.recorded = true;
+                }
+            }
+            Change::Secret { id, name } => {
+                let old = self.secrets.insert(id.clone(), Arc::clone(name));
+                touched.recorded |= old.as_ref() != Some(name);
+            }
+            Change::SecretGone(id) => touched.recorded |= self.secrets.remove(id).is_some(),
+            Change::Config { id, name } => {
+                let old = self.configs.insert(id.clone(), Arc::clone(name));
+                touched.recorded |= old.as_ref() != Some(name);
+            }
+            Change::ConfigGone(id) => touched.recorded |= self.configs.remove(id).is_some(),
+        }
+    }
+
+    fn record_service(&mut self, service: &Service, touched: &mut Touched) {
+        let recorded = self.services.get(&service.id);
+        if !is_news(recorded.map(|recorded| (recorded.version, &**recorded)), service) {
+            return;
+        }
+        if let Some(old) = self.services.insert(service.id.clone(), Arc::new(service.clone())) {
+            self.unindex_service(&old);
+        }
+        for network in &service.networks {
+            self.services_by_network.insert((network.clone(), service.id.clone()));
+        }
+        touched.services.insert(service.id.clone());
+        touched.recorded = true;
+    }
+
+    fn record_task(&mut self, task: &Task, touched: &mut Touched) {
+        let recorded = self.tasks.get(&task.id);
+        if !is_news(recorded.map(|recorded| (recorded.version, &**recorded)), task) {
+            return;
+        }
+        if let Some(old) = self.tasks.insert(task.id.clone(), Arc::new(task.clone())) {
+            self.unindex_task(&old, touched);
+        }
+        self.tasks_by_service.insert((task.service.clone(), task.id.clone()));
+        self.tasks_by_node.insert((task.node.clone(), task.id.clone()));
+        touched.upstreams.insert(task.service.clone());
+        touched.recorded = true;
+    }
+
+    fn unindex_service(&mut self, old: &Service) {
+        for network in &old.networks {
+            self.services_by_network.remove(&(network.clone(), old.id.clone()));
+        }
+    }
+
+    fn unindex_task(&mut self, old: &Task, touched: &mut Touched) {
+        self.tasks_by_service.remove(&(old.service.clone(), old.id.clone()));
+        self.tasks_by_node.remove(&(old.node.clone(), old.id.clone()));
+        touched.upstreams.insert(old.service.clone());
+    }
+
+    fn touch_network(&self, id: &NetworkId, touched: &mut Touched) {
+        touched.services.extend(second_halves(&self.services_by_network, id).cloned());
+        touched.networks = true;
+        touched.recorded = true;
+    }
+
+    fn touch_node(&self, id: &SwarmNodeId, touched: &mut Touched) {
+        let tasks = second_halves(&self.tasks_by_node, id).filter_map(|id| self.tasks.get(id));
+        touched.upstreams.extend(tasks.map(|task| task.service.clone()));
+        touched.recorded = true;
+    }
+}
+
+/// An object that Docker versions.
+pub(super) trait Versioned: PartialEq {
+    fn version(&self) -> SwarmVersion;
+}
+
+impl Versioned for SwarmNode {
+    fn version(&self) -> SwarmVersion {
+        self.version
+    }
+}
+
+impl Versioned for Service {
+    fn version(&self) -> SwarmVersion {
+        self.version
+    }
+}
+
+impl Versioned for Task {
+    fn version(&self) -> SwarmVersion {
+        self.version
+    }
+}
+
+/// Whether an object says something that is not recorded yet, and is not stale.
+fn is_news<T: Versioned>(recorded: Option<(SwarmVersion, &T)>, seen: &T) -> bool {
+    recorded.is_none_or(|(version, object)| seen.version() >= version && seen != object)
+}
