@@ -68,7 +68,11 @@ async fn from_a_clone_to_a_routed_service(lab: &Lab) -> Deployment {
 
 async fn everything_follows(console: &Console) {
     let begun = Instant::now();
-    eventually(Duration::from_secs(60), || console.all_follow(NODES)).await;
+    eventually(Duration::from_secs(60), || async {
+        console.has_upstreams(WEB, 2).await?;
+        console.all_follow(NODES).await
+    })
+    .await;
     told("members and proxies at one revision", begun);
 }
 
