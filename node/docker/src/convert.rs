@@ -227,3 +227,7 @@ mod tests {
         assert!(address("10.0.1/24").is_err());
     }
 }
+
+#[cfg(test)]
+#[path = "convert_tests.rs"]
+mod engine_tests;
