@@ -1,0 +1,206 @@
+//! Flags of `dovetaild`, each also `DOVETAIL_…` and a key of the TOML file.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use dovetail_control::ports::Slot;
+
+/// A member of the core: watches Docker, keeps the replicated log, serves proxies and operators.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "dovetaild", version, max_term_width = 100)]
+pub(crate) struct Args {
+    /// This member's place in --members.
+    #[arg(long, env = "DOVETAIL_ID")]
+    pub id: Slot,
+
+    /// Where the log, raft snapshots and the ledger are kept.
+    #[arg(long, env = "DOVETAIL_DATA_DIR", value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// Where the gRPC API listens.
+    #[arg(
+        long,
+        alias = "listen-addr",
+        env = "DOVETAIL_LISTEN",
+        value_name = "IP:PORT",
+        value_parser = parse_listen,
+        default_value = "0.0.0.0:8080"
+    )]
+    pub listen: SocketAddr,
+
+    /// All members, as ID=HOST:PORT separated by commas: one, three or five.
+    #[arg(long, env = "DOVETAIL_MEMBERS", value_name = "1=HOST:PORT,…")]
+    pub members: Members,
+
+    /// Holds ca.pem, cert.pem and key.pem of this member.
+    #[arg(long, env = "DOVETAIL_TLS_DIR", value_name = "DIR")]
+    pub tls_dir: PathBuf,
+
+    /// The Docker Engine: unix:///PATH or tcp://HOST:PORT.
+    #[arg(
+        long,
+        alias = "docker-url",
+        env = "DOVETAIL_DOCKER",
+        value_name = "URL",
+        default_value = "unix:///var/run/docker.sock"
+    )]
+    pub docker: String,
+
+    /// CA of the Docker Engine, for tcp:// with TLS (Interlock's TLSCACert).
+    #[arg(long, alias = "tls-ca-cert", env = "DOVETAIL_DOCKER_CA", value_name = "FILE")]
+    pub docker_ca: Option<PathBuf>,
+
+    /// Client certificate for the Docker Engine (Interlock's TLSCert).
+    #[arg(long, alias = "tls-cert", env = "DOVETAIL_DOCKER_CERT", value_name = "FILE")]
+    pub docker_cert: Option<PathBuf>,
+
+    /// Key of --docker-cert (Interlock's TLSKey).
+    #[arg(long, alias = "tls-key", env = "DOVETAIL_DOCKER_KEY", value_name = "FILE")]
+    pub docker_key: Option<PathBuf>,
+
+    /// Do not check the Docker Engine's certificate (Interlock's AllowInsecure).
+    #[arg(long, alias = "allow-insecure", env = "DOVETAIL_DOCKER_INSECURE")]
+    pub docker_insecure: bool,
+
+    /// TOML file with these flags and with Interlock's keys.
+    #[arg(long, env = "DOVETAIL_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Where /livez, /readyz and /metrics listen [default: 127.0.0.1:9090].
+    #[arg(long, env = "DOVETAIL_ADMIN", value_name = "IP:PORT")]
+    pub admin: Option<SocketAddr>,
+
+    /// The log on standard error: text or json.
+    #[arg(long, env = "DOVETAIL_LOG_FORMAT", default_value = "text")]
+    pub log: dovetail_process::log::Format,
+
+    /// How others reach this member [default: its address in --members].
+    #[arg(long, env = "DOVETAIL_ADVERTISE", value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+}
+
+impl Args {
+    /// Checks what no flag can check alone.
+    pub(crate) fn validate(&self) -> Result<(), InvalidArgs> {
+        if !self.members.0.contains_key(&self.id) {
+            return Err(InvalidArgs::NotListed { id: self.id, members: self.members.clone() });
+        }
+        Ok(())
+    }
+
+    /// Where others reach this member.
+    pub(crate) fn advertised(&self) -> &str {
+        self.advertise.as_deref().unwrap_or(&self.members.0[&self.id])
+    }
+}
+
+/// Keys of the file that are no flags: what they say enters the log.
+pub(crate) const CLUSTER_KEYS: &[&str] =
+    &["PollInterval", "Extensions", "EndpointOverride", "dovetail"];
+
+/// `IP:PORT`, or `:PORT` as Interlock writes it.
+fn parse_listen(given: &str) -> Result<SocketAddr, String> {
+    let full = if given.starts_with(':') { format!("0.0.0.0{given}") } else { given.to_owned() };
+    full.parse().map_err(|_| "is not IP:PORT".to_owned())
+}
+
+/// Flags that are each valid, but not together.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InvalidArgs {
+    #[error("--id {id} is not in --members {members}")]
+    NotListed { id: Slot, members: Members },
+    #[error("--id is {id}, but {file} is the certificate of {identity}")]
+    OtherCertificate { id: Slot, file: String, identity: String },
+}
+
+/// The addresses of all members by slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Members(pub(crate) BTreeMap<Slot, String>);
+
+/// Why a list of members was refused.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum InvalidMembers {
+    #[error("{given:?} is not ID=HOST:PORT")]
+    Form { given: String },
+    #[error("{given:?}: the id must be a whole number from 1")]
+    Id { given: String },
+    #[error("{given:?}: the port must be from 1 to 65535")]
+    Port { given: String },
+    #[error("id {id} is given twice")]
+    IdTwice { id: Slot },
+    #[error("address {address} is given twice")]
+    AddressTwice { address: String },
+    #[error("{count} members are given: one, three or five are supported")]
+    Count { count: usize },
+}
+
+impl FromStr for Members {
+    type Err = InvalidMembers;
+
+    fn from_str(given: &str) -> Result<Self, InvalidMembers> {
+        let mut members = BTreeMap::new();
+        for item in given.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+            let form = || InvalidMembers::Form { given: item.to_owned() };
+            let (id, address) = item.split_once('=').ok_or_else(form)?;
+            let (host, port) = address.rsplit_once(':').ok_or_else(form)?;
+            if host.is_empty() {
+                return Err(form());
+            }
+            let id = match id.parse::<Slot>() {
+                Ok(id) if id > 0 && id < 1_000 => id,
+                _ => return Err(InvalidMembers::Id { given: item.to_owned() }),
+            };
+            if !port.parse::<u16>().is_ok_and(|port| port > 0) {
+                return Err(InvalidMembers::Port { given: item.to_owned() });
+            }
+            if members.values().any(|known| known == address) {
+                return Err(InvalidMembers::AddressTwice { address: address.to_owned() });
+            }
+            if members.insert(id, address.to_owned()).is_some() {
+                return Err(InvalidMembers::IdTwice { id });
+            }
+        }
+        match members.len() {
+            1 | 3 | 5 => Ok(Self(members)),
+            count => Err(InvalidMembers::Count { count }),
+        }
+    }
+}
+
+impl fmt::Display for Members {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, (id, address)) in self.0.iter().enumerate() {
+            let comma = if position == 0 { "" } else { "," };
+            write!(f, "{comma}{id}={address}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_one_three_or_five_distinct_addresses() {
+        for (given, error) in [
+            ("1=a:1,2=b:1,3=c:1", None),
+            ("1=[::1]:80", None),
+            ("", Some(InvalidMembers::Count { count: 0 })),
+            ("1=a:1,2=b:1", Some(InvalidMembers::Count { count: 2 })),
+            ("1=a", Some(InvalidMembers::Form { given: "1=a".into() })),
+            ("a:1", Some(InvalidMembers::Form { given: "a:1".into() })),
+            ("x=a:1", Some(InvalidMembers::Id { given: "x=a:1".into() })),
+            ("0=a:1", Some(InvalidMembers::Id { given: "0=a:1".into() })),
+            ("1=a:0", Some(InvalidMembers::Port { given: "1=a:0".into() })),
+            ("1=a:99999", Some(InvalidMembers::Port { given: "1=a:99999".into() })),
+            ("1=a:1,1=b:1,3=c:1", Some(InvalidMembers::IdTwice { id: 1 })),
+            ("1=a:1,2=a:1,3=c:1", Some(InvalidMembers::AddressTwice { address: "a:1".into() })),
+        ] {
+            assert_eq!(given.parse::<Members>().err(), error, "{given:?}");
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The `Quorum` port over openraft: proposals, reads, and the view of the quorum.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use dovetail_control::ports::{Fence, Member, Proposal, ProposeError, Quorum, QuorumView, Slot};
+use dovetail_proto::convert;
+use dovetail_proto::v1 as pb;
+use dovetail_raft_store::{
+    Answer, ENTRY_BYTES_MAX, EntryBytes, LeaderId, Ledger, MemberNode, Raft, TypeConfig,
+};
+use dovetail_routing::entry::SCHEMA_VERSION;
+use dovetail_routing::state::State;
+use dovetail_routing::{Applied, Entry, LogIndex};
+use openraft::ReadPolicy;
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::errors::{ClientWriteError, ForwardReason, LinearizableReadError, RaftError};
+use openraft::impls::ProgressResponder;
+use tokio::sync::watch;
+
+use super::hub::Hub;
+
+/// After so long without an answer a proposal's outcome is unknown to the client.
+const PROPOSE_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// How long a read waits for the quorum.
+const READ_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// Pause before a fresh leader is asked again: its lease begins with the first answers.
+const LEASE_PAUSE: Duration = Duration::from_millis(10);
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct RaftQuorum {
+    hub: Arc<Hub>,
+    state: watch::Receiver<Arc<State>>,
+    view: watch::Receiver<QuorumView>,
+    ledger: Ledger,
+    clock: Arc<LeaderClock>,
+}
+
+impl RaftQuorum {
+    pub(crate) fn new(
+        hub: Arc<Hub>,
+        state: watch::Receiver<Arc<State>>,
+        view: watch::Receiver<QuorumView>,
+        ledger: Ledger,
+    ) -> Self {
+        Self { hub, state, view, ledger, clock: Arc::default() }
+    }
+
+    fn leader(&self) -> Option<Slot> {
+        self.view.borrow().leader
+    }
+
+    fn not_leader(&self) -> ProposeError {
+        // A refused fence names this very member: such a hint would loop for ever.
+        ProposeError::NotLeader { leader: self.leader().filter(|slot| *slot != self.hub.slot) }
+    }
+
+    async fn write(&self, raft: &Raft, fence: Fence, bytes: Bytes) -> Result<Answer, ProposeError> {
+        loop {
+            let (responder, answer) = ProgressResponder::<TypeConfig, _>::complete_only();
+            raft.write(EntryBytes(bytes.clone()))
+                .with_leader(LeaderId { term: fence.term, node_id: fence.node })
+                .responder(responder)
+                .await
+                .map_err(|error| ProposeError::Unknown { reason: error.to_string() })?;
+            let unknown = |reason: String| ProposeError::Unknown { reason };
+            let answer = answer.await.map_err(|_| unknown("raft has stopped".to_owned()))?;
+            match answer {
+                Ok(response) => return Ok(response.data),
+                // openraft refuses these before it appends.
+                Err(ClientWriteError::ForwardToLeader(forward)) => {
+                    if forward.reason != ForwardReason::LeaseExpired {
+                        return Err(self.not_leader());
+                    }
+                }
+                Err(error) => return Err(unknown(error.to_string())),
+            }
+            tokio::time::sleep(LEASE_PAUSE).await;
+        }
+    }
+}
+
+impl Quorum for RaftQuorum {
+    fn state(&self) -> watch::Receiver<Arc<State>> {
+        self.state.clone()
+    }
+
+    fn view(&self) -> watch::Receiver<QuorumView> {
+        self.view.clone()
+    }
+
+    async fn propose(
+        &self,
+        fence: Fence,
+        proposal: Proposal,
+    ) -> Result<(LogIndex, Applied), ProposeError> {
+        let raft = self.hub.raft().ok_or_else(|| self.not_leader())?;
+        let entry = Entry {
+            schema_version: SCHEMA_VERSION,
+            leader_time_ms: self.clock.stamp(),
+            actor: proposal.actor,
+            request_id: proposal.request_id,
+            cause: proposal.cause,
+            payload: proposal.payload,
+        };
+        let bytes = Bytes::from(convert::encode_entry(&entry));
+        if bytes.len() > ENTRY_BYTES_MAX {
+            return Err(ProposeError::Refused {
+                reason: format!("the entry has {} bytes, more than {ENTRY_BYTES_MAX}", bytes.len()),
+            });
+        }
+        let answer = tokio::time::timeout(PROPOSE_TIMEOUT, self.write(raft, fence, bytes))
+            .await
+            .map_err(|_| ProposeError::Unknown {
+            reason: format!("not applied within {PROPOSE_TIMEOUT:?}"),
+        })??;
+        Ok((LogIndex(answer.index), answer.applied))
+    }
+
+    async fn read_barrier(&self) -> Result<(), ProposeError> {
+        let raft = self.hub.raft().ok_or_else(|| self.not_leader())?;
+        let read = async {
+            loop {
+                match raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
+                    Ok(_) => return Ok(()),
+                    Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))
+                        if forward.reason != ForwardReason::LeaseExpired =>
+                    {
+                        return Err(self.not_leader());
+                    }
+                    Err(RaftError::Fatal(error)) => {
+                        return Err(ProposeError::Refused { reason: error.to_string() });
+                    }
+                    Err(_) => tokio::time::sleep(LEASE_PAUSE).await,
+                }
+            }
+        };
+        tokio::time::timeout(READ_TIMEOUT, read).await.map_err(|_| ProposeError::Refused {
+            reason: format!("no quorum answered within {READ_TIMEOUT:?}"),
+        })?
+    }
+
+    async fn ledger(&self, from: LogIndex, limit: usize) -> Result<Vec<pb::LedgerRow>, String> {
+        let ledger = self.ledger.clone();
+        tokio::task::spawn_blocking(move || ledger.rows(from.0, limit))
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| dovetail_process::chain(&error))
+    }
+
+    fn leader_silent_ms(&self) -> u64 {
+        let Some(raft) = self.hub.raft() else { return self.hub.leader_silent_ms() };
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        if metrics.running_state.is_ok() && metrics.state == openraft::ServerState::Leader {
+            if metrics.membership_config.membership().voter_ids().count() == 1 {
+                return 0;
+            }
+            use openraft::async_runtime::Instant as _;
+            // A leader that is cut off has no quorum to answer it.
+            let acked = raft.as_leader().ok().and_then(|leader| leader.last_quorum_acked());
+            return acked
+                .map_or(0, |at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX));
+        }
+        self.hub.leader_silent_ms()
+    }
+}
+
+/// The time that a leader writes into its entries.
+///
+/// It never goes back, and never leaps ahead of the monotonic clock by more
+/// than [`LEAP_MS`]: a clock that is set must not fire a canary's whole schedule.
+#[derive(Debug, Default)]
+struct LeaderClock(Mutex<Option<(Instant, u64)>>);
+
+/// How far the wall clock may run ahead between two entries.
+const LEAP_MS: u64 = 5_000;
+
+impl LeaderClock {
+    fn stamp(&self) -> u64 {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.stamp_at(Instant::now(), u64::try_from(wall.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn stamp_at(&self, now: Instant, wall_ms: u64) -> u64 {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamped = match *last {
+            None => wall_ms,
+            Some((at, stamped)) => {
+                let passed = now.saturating_duration_since(at).as_millis();
+                let passed = u64::try_from(passed).unwrap_or(u64::MAX);
+                wall_ms.clamp(stamped, stamped.saturating_add(passed).saturating_add(LEAP_MS))
+            }
+        };
+        *last = Some((now, stamped));
+        stamped
+    }
+}
+
+/// Follows openraft's metrics and publishes the view until Raft ends.
+///
+/// Returns why Raft ended: a dead core still says that it leads, so the process must go.
+pub(crate) async fn follow(hub: Arc<Hub>, sender: watch::Sender<QuorumView>) -> String {
+    let Some(raft) = hub.raft().cloned() else { return "raft has not started".to_owned() };
+    let mut metrics = raft.metrics();
+    loop {
+        let now = metrics.borrow_watched().clone();
+        if let Err(fatal) = &now.running_state {
+            return fatal.to_string();
+        }
+        let view = view_of(&hub, &raft, &now);
+        sender.send_if_modified(|known| {
+            let changed = *known != view;
+            if changed {
+                *known = view;
+            }
+            changed
+        });
+        if metrics.changed().await.is_err() {
+            return "raft has stopped".to_owned();
+        }
+    }
+}
+
+fn view_of(hub: &Hub, raft: &Raft, metrics: &openraft::RaftMetrics<TypeConfig>) -> QuorumView {
+    let membership = metrics.membership_config.membership();
+    let voters: Vec<u64> = membership.voter_ids().collect();
+    let nodes: BTreeMap<u64, MemberNode> =
+        membership.nodes().map(|(id, node)| (*id, node.clone())).collect();
+    let leads = metrics.state == openraft::ServerState::Leader;
+    // Ok only says that the last vote is ours; the state above says that the core agrees.
+    let fence = raft.as_leader().ok().filter(|_| leads).map(|leader| {
+        let id = leader.to_committed_leader_id();
+        Fence { term: id.term, node: id.node_id }
+    });
+    let members = nodes
+        .iter()
+        .map(|(id, node)| Member {
+            slot: node.slot,
+            address: hub.address(node.slot).unwrap_or_else(|| node.address.clone()),
+            incarnation: node.incarnation.clone(),
+            voter: voters.contains(id),
+        })
+        .collect();
+    QuorumView {
+        cluster_id: hub.owner().cluster_id,
+        this: hub.slot,
+        leader: metrics.current_leader.and_then(|id| nodes.get(&id)).map(|node| node.slot),
+        term: metrics.current_term,
+        applied: metrics.last_applied.map_or(0, |id| id.index),
+        fence,
+        members,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leader_time_never_goes_back_and_never_leaps() {
+        let (clock, start) = (LeaderClock::default(), Instant::now());
+        assert_eq!(clock.stamp_at(start, 1_000_000), 1_000_000);
+        let second = start + Duration::from_secs(1);
+        assert_eq!(clock.stamp_at(second, 900_000), 1_000_000, "set back");
+        let third = second + Duration::from_secs(1);
+        assert_eq!(clock.stamp_at(third, 9_000_000), 1_006_000, "set ahead");
+    }
+}

@@ -1,0 +1,224 @@
+//! RPCs from other members.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use dovetail_control::fleet::Fleet;
+use dovetail_process::grpc;
+use dovetail_proto::v1 as pb;
+use dovetail_proto::v1::raft_server::{Raft as RaftService, RaftServer};
+use dovetail_raft_store::codec::{self, InvalidBytes};
+use dovetail_raft_store::{Raft, RaftSnapshot};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::warn;
+
+use super::hub::Hub;
+
+/// The largest message between members: an append is limited by bytes well below it.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 64 * 1_024 * 1_024;
+/// The largest raft snapshot that is taken in.
+const RAFT_SNAPSHOT_BYTES_MAX: usize = 256 * 1_024 * 1_024;
+
+/// This member's side of the Raft service.
+#[derive(Debug)]
+pub(crate) struct Server {
+    hub: Arc<Hub>,
+    fleet: Fleet,
+}
+
+impl Server {
+    pub(crate) fn service(hub: Arc<Hub>, fleet: Fleet) -> RaftServer<Self> {
+        RaftServer::new(Self { hub, fleet })
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    fn answer(&self, payload: Bytes) -> Response<pb::RaftMessage> {
+        Response::new(pb::RaftMessage { sender: Some(self.hub.sender()), payload })
+    }
+
+    /// The sender is a member of this quorum; returns Raft and what it sent.
+    fn admitted(&self, request: Request<pb::RaftMessage>) -> Result<(&Raft, Bytes), Status> {
+        let peer = grpc::peer(&request)?;
+        let message = request.into_inner();
+        let raft = self.hub.admit(&peer, message.sender.as_ref())?;
+        Ok((raft, message.payload))
+    }
+}
+
+fn invalid(error: InvalidBytes) -> Status {
+    Status::invalid_argument(dovetail_process::chain(&error))
+}
+
+fn stopped(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(format!("raft has stopped: {error}"))
+}
+
+#[tonic::async_trait]
+impl RaftService for Server {
+    async fn hello(
+        &self,
+        request: Request<pb::MemberHello>,
+    ) -> Result<Response<pb::MemberHello>, Status> {
+        let peer = grpc::peer(&request)?;
+        self.hub.authenticate(&peer, request.get_ref().sender.as_ref())?;
+        Ok(Response::new(pb::MemberHello {
+            sender: Some(self.hub.sender()),
+            has_data: self.hub.has_data(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }))
+    }
+
+    async fn found(
+        &self,
+        request: Request<pb::FoundRequest>,
+    ) -> Result<Response<pb::FoundResponse>, Status> {
+        let peer = grpc::peer(&request)?;
+        let request = request.into_inner();
+        let slot = self.hub.authenticate(&peer, request.sender.as_ref())?;
+        if self.hub.members.0.keys().next() != Some(&slot) {
+            let reason = format!("member {slot} is not the lowest of {}", self.hub.members);
+            return Err(Status::failed_precondition(reason));
+        }
+        if self.hub.has_data() {
+            return Err(Status::failed_precondition("this disk holds data"));
+        }
+        let owner = self.hub.owner.clone();
+        tokio::task::spawn_blocking(move || owner.found(&request.cluster_id))
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?
+            .map_err(|error| Status::internal(dovetail_process::chain(&error)))?;
+        Ok(Response::new(pb::FoundResponse { sender: Some(self.hub.sender()) }))
+    }
+
+    async fn vote(
+        &self,
+        request: Request<pb::RaftMessage>,
+    ) -> Result<Response<pb::RaftMessage>, Status> {
+        let (raft, payload) = self.admitted(request)?;
+        let request = codec::decode_vote_request(payload).map_err(invalid)?;
+        let response = raft.vote(request).await.map_err(stopped)?;
+        Ok(self.answer(codec::encode_vote_response(&response)))
+    }
+
+    async fn pre_vote(
+        &self,
+        request: Request<pb::RaftMessage>,
+    ) -> Result<Response<pb::RaftMessage>, Status> {
+        let (raft, payload) = self.admitted(request)?;
+        let request = codec::decode_vote_request(payload).map_err(invalid)?;
+        let response = raft.pre_vote(request).await.map_err(stopped)?;
+        Ok(self.answer(codec::encode_vote_response(&response)))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<pb::RaftMessage>,
+    ) -> Result<Response<pb::RaftMessage>, Status> {
+        let (raft, payload) = self.admitted(request)?;
+        let request = codec::decode_transfer_request(payload).map_err(invalid)?;
+        let response = raft.handle_transfer_leader(request).await.map_err(stopped)?;
+        Ok(self.answer(codec::encode_transfer_response(&response)))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<pb::RaftMessage>,
+    ) -> Result<Response<pb::RaftMessage>, Status> {
+        let (raft, payload) = self.admitted(request)?;
+        let request = codec::decode_append(payload).map_err(invalid)?;
+        let response = raft.append_entries(request).await.map_err(stopped)?;
+        self.hub.hear_leader();
+        Ok(self.answer(codec::encode_append_response(&response)))
+    }
+
+    type AppendStream = BoxStream<'static, Result<pb::RaftMessage, Status>>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<pb::RaftMessage>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let peer = grpc::peer(&request)?;
+        let mut messages = request.into_inner();
+        let raft = self.hub.raft().cloned().ok_or_else(|| {
+            Status::unavailable(format!("member {} has not joined a quorum", self.hub.slot))
+        })?;
+        let hub = Arc::clone(&self.hub);
+        // Every message says who sends it: a stream may outlive what the sender was.
+        let decode = move |message: pb::RaftMessage| {
+            hub.admit(&peer, message.sender.as_ref())?;
+            let request = codec::decode_append(message.payload).map_err(invalid)?;
+            hub.hear_leader();
+            Ok(request)
+        };
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        tokio::spawn(async move {
+            while let Some(message) = messages.next().await {
+                let request = match message.and_then(&decode) {
+                    Ok(request) => request,
+                    Err(status) => {
+                        warn!(reason = status.message(), "append stream ended");
+                        return;
+                    }
+                };
+                if sender.send(request).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let hub = Arc::clone(&self.hub);
+        let results = raft.stream_append(tokio_stream::wrappers::ReceiverStream::new(receiver));
+        let answers = results.map(move |result| {
+            let result = result.map_err(stopped)?;
+            let payload = codec::encode_stream_append(&result);
+            Ok(pb::RaftMessage { sender: Some(hub.sender()), payload })
+        });
+        Ok(Response::new(answers.boxed()))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<pb::RaftMessage>>,
+    ) -> Result<Response<pb::RaftMessage>, Status> {
+        let peer = grpc::peer(&request)?;
+        let mut messages = request.into_inner();
+        let first = messages
+            .message()
+            .await?
+            .ok_or_else(|| Status::invalid_argument("a raft snapshot without a header"))?;
+        let raft = self.hub.admit(&peer, first.sender.as_ref())?;
+        let header = codec::decode_install_header(first.payload).map_err(invalid)?;
+        let mut content = BytesMut::new();
+        while let Some(chunk) = messages.message().await? {
+            if content.len() + chunk.payload.len() > RAFT_SNAPSHOT_BYTES_MAX {
+                return Err(Status::resource_exhausted(format!(
+                    "the raft snapshot is above {RAFT_SNAPSHOT_BYTES_MAX} bytes"
+                )));
+            }
+            content.extend_from_slice(&chunk.payload);
+        }
+        if content.len() as u64 != header.bytes {
+            return Err(Status::data_loss(format!(
+                "the raft snapshot has {} bytes of {}",
+                content.len(),
+                header.bytes
+            )));
+        }
+        let snapshot = RaftSnapshot { meta: header.meta, snapshot: content.freeze() };
+        let response = raft.install_full_snapshot(header.vote, snapshot).await.map_err(stopped)?;
+        Ok(self.answer(codec::encode_snapshot_response(&response)))
+    }
+
+    async fn local(
+        &self,
+        request: Request<pb::LocalRequest>,
+    ) -> Result<Response<pb::LocalResponse>, Status> {
+        use openraft::async_runtime::watch::WatchReceiver as _;
+        let peer = grpc::peer(&request)?;
+        let raft = self.hub.admit(&peer, request.get_ref().sender.as_ref())?;
+        let applied = raft.metrics().borrow_watched().last_applied.map_or(0, |id| id.index);
+        Ok(Response::new(pb::LocalResponse { applied, subscribers: self.fleet.local() }))
+    }
+}
