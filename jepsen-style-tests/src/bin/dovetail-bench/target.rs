@@ -1,0 +1,114 @@
+//! What is measured: a quorum that acknowledges a write once a majority has it on disk.
+
+use std::time::Duration;
+
+use dovetail_jepsen::cluster::Cluster;
+use dovetail_jepsen::operator::Operator;
+use dovetail_jepsen::supervisor::Process;
+use dovetail_proto::v1::admin_client::AdminClient;
+use tonic::transport::Channel;
+
+use crate::etcd::{self, Etcd};
+
+/// How long everything may take to come back after a kill.
+const BACK_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A quorum of three under measurement.
+#[derive(Debug)]
+pub(crate) enum Target {
+    Dovetail { cluster: Box<Cluster>, operator: Operator },
+    Etcd(Box<Etcd>),
+}
+
+/// Writes through one member.
+#[derive(Clone, Debug)]
+pub(crate) enum Writer {
+    Dovetail { client: AdminClient<Channel>, operator: Operator },
+    Etcd { channel: Channel },
+}
+
+impl Target {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Dovetail { .. } => "dovetail",
+            Self::Etcd(_) => "etcd",
+        }
+    }
+
+    pub(crate) fn slots(&self) -> Vec<u8> {
+        match self {
+            Self::Dovetail { cluster, .. } => cluster.slots().collect(),
+            Self::Etcd(etcd) => etcd.slots().collect(),
+        }
+    }
+
+    pub(crate) async fn leader(&self) -> anyhow::Result<u8> {
+        match self {
+            Self::Dovetail { cluster, .. } => Ok(cluster.leader(BACK_DEADLINE).await?),
+            Self::Etcd(etcd) => etcd.leader().await,
+        }
+    }
+
+    /// A writer on a connection of its own.
+    pub(crate) fn writer(&self, slot: u8) -> anyhow::Result<Writer> {
+        Ok(match self {
+            Self::Dovetail { cluster, operator } => Writer::Dovetail {
+                client: operator.admin(&cluster.member_addr(slot).to_string())?,
+                operator: operator.clone(),
+            },
+            Self::Etcd(etcd) => Writer::Etcd { channel: etcd.channel(slot)? },
+        })
+    }
+
+    /// CPU time of all members together.
+    pub(crate) fn cpu(&mut self) -> Duration {
+        match self {
+            Self::Dovetail { cluster, .. } => {
+                let slots: Vec<u8> = cluster.slots().collect();
+                let cpu = |slot| cluster.member(slot).map_or(Duration::ZERO, |member| member.cpu());
+                slots.into_iter().map(cpu).sum()
+            }
+            Self::Etcd(etcd) => etcd.processes().map(Process::cpu).sum(),
+        }
+    }
+
+    pub(crate) fn kill(&mut self, slot: u8) -> anyhow::Result<()> {
+        match self {
+            Self::Dovetail { cluster, .. } => cluster.kill_member(slot),
+            Self::Etcd(etcd) => etcd.member(slot)?.kill(),
+        }
+        Ok(())
+    }
+
+    /// Starts a killed member and waits until all three stand at the same place.
+    pub(crate) async fn bring_back(&mut self, slot: u8) -> anyhow::Result<()> {
+        match self {
+            Self::Dovetail { cluster, .. } => {
+                cluster.start_member(slot)?;
+                cluster.agreement(BACK_DEADLINE).await?;
+            }
+            Self::Etcd(etcd) => {
+                etcd.member(slot)?.start_again()?;
+                etcd.ready().await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Writer {
+    /// Returns once the write is acknowledged.
+    pub(crate) async fn write(
+        &mut self,
+        key: usize,
+        text: &str,
+        timeout: Duration,
+    ) -> Result<(), String> {
+        match self {
+            Self::Dovetail { client, operator } => {
+                operator.annotate(client, text, timeout).await.map(|_| ())
+            }
+            Self::Etcd { channel } => etcd::put(channel.clone(), key, text, timeout).await,
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! A whole system of real processes on one machine: identities, members, proxies.
+//!
+//! Each machine of the imagined swarm has its own loopback address: `.2` is the
+//! Docker stand-in, `.11` on are members, `.21` on are proxies, `.100` on are tasks.
+
+mod ask;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+
+use crate::supervisor::{Executables, Place, Process, ProcessConfig, run_to_end};
+
+/// How long a command of `dovetail` may take before it counts as hung.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(15);
+/// How long a process may take to end after SIGTERM.
+pub const END_DEADLINE: Duration = Duration::from_secs(15);
+
+const MEMBER_HOST: u8 = 10;
+const PROXY_HOST: u8 = 20;
+const STAND_IN_HOST: u8 = 2;
+
+/// What a cluster is made of.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    pub members: u8,
+    pub proxies: u8,
+    /// Where Docker answers; the stand-in when absent.
+    pub docker: Option<String>,
+    /// For every executable: `RUST_LOG`'s syntax.
+    pub member_arguments: Vec<String>,
+    pub proxy_arguments: Vec<String>,
+}
+
+impl Default for ClusterConfig {
+    fn default() -> Self {
+        Self {
+            members: 3,
+            proxies: 2,
+            docker: None,
+            member_arguments: Vec::new(),
+            proxy_arguments: Vec::new(),
+        }
+    }
+}
+
+/// Members and proxies, each a process that is ended with this value.
+#[derive(Debug)]
+pub struct Cluster {
+    // Ended before the folder goes: fields drop in order.
+    members: Vec<Option<Process>>,
+    proxies: Vec<Option<Process>>,
+    config: ClusterConfig,
+    executables: Executables,
+    place: Place,
+}
+
+impl Cluster {
+    /// Claims addresses and makes the certificates; starts nothing.
+    pub async fn prepare(config: ClusterConfig) -> anyhow::Result<Self> {
+        let executables = Executables::find()?;
+        let place = Place::claim()?;
+        let cluster = Self {
+            members: (0..config.members).map(|_| None).collect(),
+            proxies: (0..config.proxies).map(|_| None).collect(),
+            config,
+            executables,
+            place,
+        };
+        cluster.make_certificates(&cluster.tls_dir()).await?;
+        Ok(cluster)
+    }
+
+    /// Makes another set of certificates, of a CA of its own.
+    pub async fn make_certificates(&self, folder: &PathBuf) -> anyhow::Result<()> {
+        let mut command = Command::new(&self.executables.dovetail);
+        command.args(["pki", "init"]).arg(folder);
+        command.args(["--members", &self.config.members.to_string()]);
+        for slot in self.slots() {
+            command.args(["--san", &self.place.ip(MEMBER_HOST + slot).to_string()]);
+        }
+        let done = run_to_end(command, COMMAND_DEADLINE).await.context("dovetail pki init")?;
+        ensure!(done.code == Some(0), "dovetail pki init: {}", done.stderr);
+        Ok(())
+    }
+
+    /// The slots of all members, started or not.
+    pub fn slots(&self) -> impl Iterator<Item = u8> + use<> {
+        1..=self.config.members
+    }
+
+    /// The numbers of all proxies, started or not.
+    pub fn proxy_numbers(&self) -> impl Iterator<Item = u8> + use<> {
+        1..=self.config.proxies
+    }
+
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    pub fn place_mut(&mut self) -> &mut Place {
+        &mut self.place
+    }
+
+    pub fn executables(&self) -> &Executables {
+        &self.executables
+    }
+
+    /// Where the Docker stand-in listens.
+    pub fn stand_in_addr(&self) -> SocketAddr {
+        self.place.addr(STAND_IN_HOST, 2_375)
+    }
+
+    /// Where a member takes gRPC.
+    pub fn member_addr(&self, slot: u8) -> SocketAddr {
+        self.place.addr(MEMBER_HOST + slot, 8_080)
+    }
+
+    /// Where a member's admin HTTP answers.
+    pub fn member_admin_addr(&self, slot: u8) -> SocketAddr {
+        self.place.addr(MEMBER_HOST + slot, 9_090)
+    }
+
+    /// Where a proxy takes plain HTTP.
+    pub fn proxy_addr(&self, number: u8) -> SocketAddr {
+        self.place.addr(PROXY_HOST + number, 8_080)
+    }
+
+    /// Where a proxy's admin HTTP answers.
+    pub fn proxy_admin_addr(&self, number: u8) -> SocketAddr {
+        self.place.addr(PROXY_HOST + number, 9_090)
+    }
+
+    /// Of all proxies, plain HTTP.
+    pub fn proxy_addrs(&self) -> Vec<SocketAddr> {
+        self.proxy_numbers().map(|number| self.proxy_addr(number)).collect()
+    }
+
+    /// `--core`, all members.
+    pub fn core(&self) -> String {
+        let addrs: Vec<String> =
+            self.slots().map(|slot| self.member_addr(slot).to_string()).collect();
+        addrs.join(",")
+    }
+
+    pub fn tls_dir(&self) -> PathBuf {
+        self.place.path("tls")
+    }
+
+    /// The operator's certificate.
+    pub fn operator_dir(&self) -> PathBuf {
+        self.tls_dir().join("operator")
+    }
+
+    pub fn member_data_dir(&self, slot: u8) -> PathBuf {
+        self.place.path(&format!("member-{slot}"))
+    }
+
+    pub fn proxy_data_dir(&self, number: u8) -> PathBuf {
+        self.place.path(&format!("proxy-{number}"))
+    }
+
+    /// `--members` of `dovetaild`.
+    pub fn members_argument(&self) -> String {
+        let one = |slot| format!("{slot}={}", self.member_addr(slot));
+        self.slots().map(one).collect::<Vec<_>>().join(",")
+    }
+
+    /// How a member is started.
+    pub fn member_config(&self, slot: u8) -> ProcessConfig {
+        let docker = || format!("tcp://{}", self.stand_in_addr());
+        let mut arguments: Vec<String> = [
+            "--id",
+            &slot.to_string(),
+            "--listen",
+            &self.member_addr(slot).to_string(),
+            "--members",
+            &self.members_argument(),
+            "--admin",
+            &self.member_admin_addr(slot).to_string(),
+            "--docker",
+            &self.config.docker.clone().unwrap_or_else(docker),
+            "--data-dir",
+            &self.member_data_dir(slot).to_string_lossy(),
+            "--tls-dir",
+            &self.tls_dir().join(format!("member-{slot}")).to_string_lossy(),
+        ]
+        .map(str::to_owned)
+        .into();
+        arguments.extend(self.config.member_arguments.iter().cloned());
+        self.process_config(&format!("member-{slot}"), &self.executables.dovetaild, arguments)
+    }
+
+    /// How a proxy is started.
+    pub fn proxy_config(&self, number: u8) -> ProcessConfig {
+        let mut arguments: Vec<String> = [
+            "--name",
+            &format!("proxy-{number}"),
+            "--core",
+            &self.core(),
+            "--http",
+            &self.proxy_addr(number).to_string(),
+            "--https",
+            &self.place.addr(PROXY_HOST + number, 8_443).to_string(),
+            "--admin",
+            &self.proxy_admin_addr(number).to_string(),
+            "--data-dir",
+            &self.proxy_data_dir(number).to_string_lossy(),
+            "--tls-dir",
+            &self.tls_dir().join("proxy").to_string_lossy(),
+            "--access-log",
+            "none",
+        ]
+        .map(str::to_owned)
+        .into();
+        arguments.extend(self.config.proxy_arguments.iter().cloned());
+        self.process_config(&format!("proxy-{number}"), &self.executables.proxy, arguments)
+    }
+
+    fn process_config(
+        &self,
+        name: &str,
+        executable: &std::path::Path,
+        arguments: Vec<String>,
+    ) -> ProcessConfig {
+        ProcessConfig {
+            name: name.to_owned(),
+            executable: executable.to_path_buf(),
+            arguments: arguments.into_iter().map(Into::into).collect(),
+            log: self.place.path(&format!("{name}.log")),
+        }
+    }
+
+    /// Starts a member, anew if it runs.
+    pub fn start_member(&mut self, slot: u8) -> anyhow::Result<()> {
+        let config = self.member_config(slot);
+        start(&mut self.members, slot, config)
+    }
+
+    /// Starts a proxy, anew if it runs.
+    pub fn start_proxy(&mut self, number: u8) -> anyhow::Result<()> {
+        let config = self.proxy_config(number);
+        start(&mut self.proxies, number, config)
+    }
+
+    /// Starts everything that does not run.
+    pub fn start_all(&mut self) -> anyhow::Result<()> {
+        for slot in self.slots() {
+            if self.member(slot).is_err() {
+                self.start_member(slot)?;
+            }
+        }
+        for number in self.proxy_numbers() {
+            if self.proxy(number).is_err() {
+                self.start_proxy(number)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The process of a member that was started and has not ended.
+    pub fn member(&mut self, slot: u8) -> anyhow::Result<&mut Process> {
+        running(&mut self.members, slot, "member")
+    }
+
+    /// The process of a proxy that was started and has not ended.
+    pub fn proxy(&mut self, number: u8) -> anyhow::Result<&mut Process> {
+        running(&mut self.proxies, number, "proxy")
+    }
+
+    /// The process of a proxy, ended or not.
+    pub fn proxy_mut(&mut self, number: u8) -> anyhow::Result<&mut Process> {
+        started(&mut self.proxies, number, "proxy")
+    }
+
+    /// The process of a member, ended or not.
+    pub fn member_mut(&mut self, slot: u8) -> anyhow::Result<&mut Process> {
+        started(&mut self.members, slot, "member")
+    }
+
+    /// `kill -9`; nothing when it does not run.
+    pub fn kill_member(&mut self, slot: u8) {
+        if let Some(process) = self.members.get_mut(position(slot)) {
+            *process = None;
+        }
+    }
+
+    /// `kill -9`; nothing when it does not run.
+    pub fn kill_proxy(&mut self, number: u8) {
+        if let Some(process) = self.proxies.get_mut(position(number)) {
+            *process = None;
+        }
+    }
+
+    /// Takes a member's disk away, as a lost machine would.
+    pub fn wipe_member(&mut self, slot: u8) -> anyhow::Result<()> {
+        self.kill_member(slot);
+        let folder = self.member_data_dir(slot);
+        std::fs::remove_dir_all(&folder).with_context(|| format!("wipe {}", folder.display()))
+    }
+
+    /// The last lines of every log, for a failure's report.
+    pub fn log_tails(&mut self) -> String {
+        let mut text = String::new();
+        for process in self.members.iter().chain(&self.proxies).flatten() {
+            let name = &process.config().name;
+            text.push_str(&format!("--- {name}\n{}\n", process.log_tail()));
+        }
+        text
+    }
+}
+
+fn position(number: u8) -> usize {
+    usize::from(number.saturating_sub(1))
+}
+
+fn start(
+    processes: &mut [Option<Process>],
+    number: u8,
+    config: ProcessConfig,
+) -> anyhow::Result<()> {
+    let Some(place) = processes.get_mut(position(number)) else {
+        bail!("{} is not part of this cluster", config.name);
+    };
+    // The old one must be gone before the new one asks for its ports and its disk.
+    *place = None;
+    let name = config.name.clone();
+    *place = Some(Process::start(config).with_context(|| format!("start {name}"))?);
+    Ok(())
+}
+
+fn started<'p>(
+    processes: &'p mut [Option<Process>],
+    number: u8,
+    kind: &str,
+) -> anyhow::Result<&'p mut Process> {
+    let process = processes.get_mut(position(number)).and_then(Option::as_mut);
+    process.with_context(|| format!("{kind} {number} is not started"))
+}
+
+fn running<'p>(
+    processes: &'p mut [Option<Process>],
+    number: u8,
+    kind: &str,
+) -> anyhow::Result<&'p mut Process> {
+    let process = started(processes, number, kind)?;
+    if let Some(status) = process.exit_status() {
+        bail!("{kind} {number} ended with {status}:\n{}", process.log_tail());
+    }
+    Ok(process)
+}
+
+impl Drop for Cluster {
+    #[expect(clippy::print_stderr, reason = "a failed test's output is all that is left of it")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.log_tails());
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! What a service is made of.
+
+use std::collections::BTreeMap;
+
+use super::UPSTREAM_PORT;
+
+/// The network that the application's tasks are on.
+pub const NETWORK: &str = "app";
+
+/// A replicated service, as somebody would create it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceConfig {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub replicas: u8,
+    /// `UpdateStatus.State`; empty when there never was an update.
+    pub update_state: String,
+}
+
+/// Which goes first when a task is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpdateOrder {
+    StopFirst,
+    StartFirst,
+}
+
+impl ServiceConfig {
+    /// A service with these labels; `com.docker.lb.` stands before each key.
+    pub fn labelled(name: &str, replicas: u8, labels: &[(&str, &str)]) -> Self {
+        Self {
+            name: name.to_owned(),
+            labels: lb_labels(labels),
+            replicas,
+            update_state: String::new(),
+        }
+    }
+
+    /// A service that is published as `host`.
+    pub fn published(name: &str, host: &str, replicas: u8) -> Self {
+        let port = UPSTREAM_PORT.to_string();
+        Self::labelled(name, replicas, &[("hosts", host), ("port", &port), ("network", NETWORK)])
+    }
+}
+
+/// Labels with `com.docker.lb.` before each key.
+pub fn lb_labels(labels: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let one = |(key, value): &(&str, &str)| (format!("com.docker.lb.{key}"), (*value).to_owned());
+    labels.iter().map(one).collect()
+}

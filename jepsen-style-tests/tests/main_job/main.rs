@@ -1,0 +1,19 @@
+//! The main job, end to end, with real processes on the Docker stand-in.
+//!
+//! One binary, and one whole system at a time: the times that are measured here mean
+//! something only when nothing else runs.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests fail by panicking, and print what was measured"
+)]
+
+mod bad_input;
+mod fixture;
+mod follow;
+mod formation;
+mod leader;
+mod outage;
+mod roles;
+mod start_errors;
