@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// A detail, perhaps empty, or why the check fails.
+type Outcome = Result<String, String>;
+
 /// The checks of a process. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
-    checks: Arc<Mutex<BTreeMap<String, Result<(), String>>>>,
+    checks: Arc<Mutex<BTreeMap<String, Outcome>>>,
 }
 
 /// The handle of whoever knows about one check.
@@ -52,7 +55,8 @@ impl Readiness {
         for (name, outcome) in checks.iter() {
             let line = match outcome {
                 _ if exclude.contains(&name.as_str()) => format!("[+]{name} excluded: ok"),
-                Ok(()) => format!("[+]{name} ok"),
+                Ok(detail) if detail.is_empty() => format!("[+]{name} ok"),
+                Ok(detail) => format!("[+]{name} ok: {detail}"),
                 Err(reason) => {
                     ready = false;
                     format!("[-]{name} failed: {reason}")
@@ -72,7 +76,7 @@ impl Readiness {
         Report { ready, text }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Result<(), String>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Outcome>> {
         self.checks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -80,7 +84,12 @@ impl Readiness {
 impl Check {
     /// The check passes.
     pub fn set_ok(&self) {
-        self.readiness.lock().insert(self.name.clone(), Ok(()));
+        self.set_ok_with("");
+    }
+
+    /// The check passes, and there is something to say.
+    pub fn set_ok_with(&self, detail: impl Into<String>) {
+        self.readiness.lock().insert(self.name.clone(), Ok(detail.into()));
     }
 
     /// The check fails, and why.
@@ -105,8 +114,9 @@ mod tests {
             readiness.report(&[]).text,
             "[-]leader failed: no leader for 3 s\n[+]log ok\nreadyz check failed\n"
         );
-        leader.set_ok();
+        leader.set_ok_with("member 2 leads");
         assert!(readiness.is_ready() && readiness.report(&[]).ready);
+        assert!(readiness.report(&[]).text.starts_with("[+]leader ok: member 2 leads\n"));
     }
 
     #[test]

@@ -1,0 +1,272 @@
+//! The admin API: what operators ask and order.
+//!
+//! Any member answers. What the leader alone knows (its view of the others, the
+//! removals that it holds) and what it alone may write is forwarded to it; a
+//! request that another member forwarded is never forwarded again.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dovetail_process::grpc::{Allow, peer, require};
+use dovetail_process::identity::{Identity, Role};
+use dovetail_proto::v1 as pb;
+use dovetail_routing::names::ServiceCluster;
+use futures_util::Stream;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Request, Response, Status};
+
+use crate::observe::Observe;
+use crate::ports::{AdminClient, Peers, ProposeError, Quorum, QuorumView, Slot};
+use crate::services::Core;
+
+pub use command::ANNOTATION_BYTES_MAX;
+pub use log::LIMIT_MAX;
+
+mod command;
+mod log;
+mod status;
+
+/// Bytes of one request.
+pub const REQUEST_BYTES_MAX: usize = 64 * 1_024;
+/// Where the leader is, as `HOST:PORT`, in the metadata of a refusal.
+pub const LEADER: &str = "dovetail-leader";
+/// The identity of the operator whose request a member forwards.
+pub const ON_BEHALF_OF: &str = "dovetail-on-behalf-of";
+/// Commands that are written at the same time.
+pub const COMMANDS_MAX: usize = 64;
+/// The longest wait for another member's word about itself.
+pub const LOCAL: Duration = Duration::from_millis(300);
+/// The longest wait for proof that a read is not stale.
+const BARRIER: Duration = Duration::from_secs(3);
+/// The longest wait for the leader's answer to a forwarded question.
+const FORWARD: Duration = Duration::from_secs(2);
+
+/// Who may look.
+const READERS: &[Allow] = &[Allow::Member, Allow::Operator(Role::Viewer)];
+
+/// The server side of the admin API.
+#[derive(Debug)]
+pub struct Admin<Q, P, D> {
+    core: Core<Q, P, D>,
+    commands: Semaphore,
+}
+
+impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
+    /// Serves what `core` knows.
+    pub fn new(core: Core<Q, P, D>) -> Self {
+        Self { core, commands: Semaphore::new(COMMANDS_MAX) }
+    }
+
+    fn view(&self) -> QuorumView {
+        self.core.quorum.view().borrow().clone()
+    }
+
+    /// Returns once this member's state may answer a linearizable read.
+    async fn barrier(&self) -> Result<(), Status> {
+        match timeout(BARRIER, self.core.quorum.read_barrier()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(no_leader(&self.view(), &error.to_string())),
+            Err(_) => Err(no_leader(&self.view(), "the quorum does not answer")),
+        }
+    }
+
+    /// The leader to forward to: another member, and the caller is none.
+    fn elsewhere(&self, caller: &Identity, view: &QuorumView) -> Option<Slot> {
+        let leader = view.leader.filter(|leader| *leader != view.this)?;
+        (caller.slot().is_none() && view.fence.is_none()).then_some(leader)
+    }
+
+    /// A client of the leader, for requests on behalf of `caller`.
+    fn forward<T>(
+        &self,
+        leader: Slot,
+        caller: &Identity,
+        message: T,
+    ) -> Result<(AdminClient, Request<T>), Status> {
+        let unreachable = |reason: &str| no_leader(&self.view(), reason);
+        let client = self.core.peers.admin(leader).map_err(|reason| unreachable(&reason))?;
+        let mut request = Request::new(message);
+        // An identity is ASCII: its grammar admits nothing else.
+        let author = MetadataValue::try_from(caller.to_string())
+            .map_err(|_| Status::internal("the caller's identity is not ASCII"))?;
+        request.metadata_mut().insert(ON_BEHALF_OF, author);
+        Ok((client, request))
+    }
+
+    /// Every problem that this member knows of.
+    fn problems_here(&self) -> Vec<pb::Problem> {
+        let state = Arc::clone(&self.core.quorum.state().borrow());
+        let mut problems: Vec<_> = state.problems().iter().map(pb::Problem::from).collect();
+        problems.extend(self.core.soft.list());
+        problems
+    }
+}
+
+#[tonic::async_trait]
+impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D> {
+    type LogStream = Pin<Box<dyn Stream<Item = Result<pb::LogEntry, Status>> + Send>>;
+
+    async fn status(
+        &self,
+        request: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusResponse>, Status> {
+        let caller = require(&request, READERS)?.identity;
+        let view = self.view();
+        if request.get_ref().local {
+            return Ok(Response::new(self.local_status(&view, view.leader)));
+        }
+        if view.fence.is_some() {
+            return Ok(Response::new(self.leader_status(&view).await));
+        }
+        if caller.slot().is_some() {
+            return Err(no_leader(&view, "this member does not lead"));
+        }
+        if let Some(leader) = self.elsewhere(&caller, &view) {
+            let (mut client, request) = self.forward(leader, &caller, request.into_inner())?;
+            if let Ok(Ok(answer)) = timeout(FORWARD, client.status(request)).await {
+                return Ok(answer);
+            }
+        }
+        // Nobody leads, or the leader is out of reach: then this member knows of none.
+        Ok(Response::new(self.local_status(&self.view(), None)))
+    }
+
+    async fn routes(
+        &self,
+        request: Request<pb::RoutesRequest>,
+    ) -> Result<Response<pb::RoutesResponse>, Status> {
+        require(&request, READERS)?;
+        let pb::RoutesRequest { service_cluster, stale } = request.into_inner();
+        let service_cluster: ServiceCluster = service_cluster
+            .parse()
+            .map_err(|error| Status::invalid_argument(format!("service_cluster: {error}")))?;
+        if !stale {
+            self.barrier().await?;
+        }
+        let state = Arc::clone(&self.core.quorum.state().borrow());
+        Ok(Response::new(pb::RoutesResponse::from(&*state.published(&service_cluster))))
+    }
+
+    async fn problems(
+        &self,
+        request: Request<pb::ProblemsRequest>,
+    ) -> Result<Response<pb::ProblemsResponse>, Status> {
+        let caller = require(&request, READERS)?.identity;
+        let stale = request.get_ref().stale;
+        let view = self.view();
+        // The leader alone knows what it holds back.
+        if !stale && let Some(leader) = self.elsewhere(&caller, &view) {
+            let (mut client, request) = self.forward(leader, &caller, request.into_inner())?;
+            if let Ok(Ok(answer)) = timeout(FORWARD, client.problems(request)).await {
+                return Ok(answer);
+            }
+        }
+        if !stale {
+            self.barrier().await?;
+        }
+        Ok(Response::new(pb::ProblemsResponse { problems: self.problems_here() }))
+    }
+
+    async fn annotate(
+        &self,
+        request: Request<pb::AnnotateRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        let author = author(&request)?;
+        let forwarded = peer(&request)?.identity.slot().is_some();
+        let pb::AnnotateRequest { request_id, text } = request.into_inner();
+        command::check_request_id(&request_id)?;
+        command::check_text(&text)?;
+        let Ok(_permit) = self.commands.try_acquire() else {
+            return Err(Status::resource_exhausted(format!(
+                "{COMMANDS_MAX} commands are being written, which is the limit: try again"
+            )));
+        };
+        let view = self.view();
+        if !forwarded && let Some(leader) = self.elsewhere(&author, &view) {
+            let message = pb::AnnotateRequest { request_id, text };
+            let (mut client, request) = self.forward(leader, &author, message)?;
+            let answer = timeout(command::OUTCOME, client.annotate(request)).await;
+            return command::forwarded(answer);
+        }
+        let command = dovetail_routing::Command::Annotate { text: text.into() };
+        let answer = self.command(&view, &author, &request_id, "annotate", command).await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn log(
+        &self,
+        request: Request<pb::LogRequest>,
+    ) -> Result<Response<Self::LogStream>, Status> {
+        require(&request, &[Allow::Operator(Role::Operator)])?;
+        // What was acknowledged is shown if it can be; the story is told without a quorum too.
+        let _ = self.barrier().await;
+        let entries = log::entries(Arc::clone(&self.core.quorum), request.into_inner());
+        Ok(Response::new(Box::pin(entries)))
+    }
+}
+
+/// Whose change this is: the caller's, or the operator's for whom a member asks.
+fn author<T>(request: &Request<T>) -> Result<Identity, Status> {
+    let may_change = &[Allow::Member, Allow::Operator(Role::Operator)];
+    let caller = require(request, may_change)?.identity;
+    let named = request.metadata().get(ON_BEHALF_OF);
+    if caller.slot().is_none() {
+        return match named {
+            None => Ok(caller),
+            Some(_) => Err(Status::permission_denied(format!(
+                "{caller} may not set {ON_BEHALF_OF}: only a member may"
+            ))),
+        };
+    }
+    let Some(named) = named else {
+        return Err(Status::permission_denied(format!(
+            "{caller} may change this on behalf of an operator only ({ON_BEHALF_OF})"
+        )));
+    };
+    let author: Identity = named
+        .to_str()
+        .map_err(|_| Status::invalid_argument(format!("{ON_BEHALF_OF} is not ASCII")))?
+        .parse()
+        .map_err(|error| Status::invalid_argument(format!("{ON_BEHALF_OF}: {error}")))?;
+    match &author {
+        Identity::Operator { role, .. } if *role >= Role::Operator => Ok(author),
+        _ => Err(Status::permission_denied(format!(
+            "{author} may not do this: it needs an operator of role operator"
+        ))),
+    }
+}
+
+/// Nobody here can answer; the hint says who might.
+fn no_leader(view: &QuorumView, reason: &str) -> Status {
+    let mut status = match view.leader {
+        Some(leader) => Status::unavailable(format!("{reason}; member {leader} leads")),
+        None => Status::unavailable(format!("{reason}; no leader is known")),
+    };
+    let leader = view.leader.filter(|leader| *leader != view.this);
+    let address = view.members.iter().find(|member| Some(member.slot) == leader);
+    if let Some(hint) = address.and_then(|member| MetadataValue::try_from(&member.address).ok()) {
+        status.metadata_mut().insert(LEADER, hint);
+    }
+    status
+}
+
+/// A proposal's failure as an answer.
+fn not_written(view: &QuorumView, error: &ProposeError) -> Status {
+    match error {
+        ProposeError::NotLeader { .. } => no_leader(view, &error.to_string()),
+        ProposeError::Unknown { .. } => Status::deadline_exceeded(error.to_string()),
+        ProposeError::Refused { .. } => Status::failed_precondition(error.to_string()),
+    }
+}
+
+/// Whether an answer came from the other member, and not from the way to it.
+fn is_answer(status: &Status) -> bool {
+    std::error::Error::source(status).is_none()
+        && !matches!(status.code(), Code::Cancelled | Code::Unknown)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+//! The quorum and its subscribers, as the leader or one member sees them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dovetail_proto::v1 as pb;
+use dovetail_routing::snapshot::Digest;
+use futures_util::future::join_all;
+use tokio::time::timeout;
+
+use super::{Admin, LOCAL};
+use crate::observe::Observe;
+use crate::ports::{Member, Peers, Quorum, QuorumView, Slot};
+
+impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
+    /// What this member knows by itself.
+    pub(super) fn local_status(
+        &self,
+        view: &QuorumView,
+        leader: Option<Slot>,
+    ) -> pb::StatusResponse {
+        let mut status = self.base_status(view, leader, "local");
+        status.members = view
+            .members
+            .iter()
+            .map(|member| {
+                let this = member.slot == view.this;
+                member_of(member, leader, this.then_some(view.applied))
+            })
+            .collect();
+        status.proxies = merge([(view.this, self.core.fleet.local())]);
+        status
+    }
+
+    /// The leader's view: every member is asked, side by side.
+    pub(super) async fn leader_status(&self, view: &QuorumView) -> pb::StatusResponse {
+        let asked = view.members.iter().map(|member| async move {
+            if member.slot == view.this {
+                let subscribers = self.core.fleet.local();
+                return Some(pb::LocalResponse { applied: view.applied, subscribers });
+            }
+            timeout(LOCAL, self.core.peers.local(member.slot)).await.ok()?.ok()
+        });
+        let answers = join_all(asked).await;
+        let mut status = self.base_status(view, Some(view.this), "leader");
+        status.docker_age_seconds = self.core.docker.age().map(|age| age.as_secs_f64());
+        status.docker_error = self.core.docker.error().unwrap_or_default();
+        let members = view.members.iter().zip(&answers);
+        status.members = members
+            .map(|(member, answer)| {
+                member_of(member, Some(view.this), answer.as_ref().map(|local| local.applied))
+            })
+            .collect();
+        let subscribers = view.members.iter().zip(answers);
+        status.proxies = merge(
+            subscribers.filter_map(|(member, answer)| Some((member.slot, answer?.subscribers))),
+        );
+        status
+    }
+
+    fn base_status(
+        &self,
+        view: &QuorumView,
+        leader: Option<Slot>,
+        whose: &str,
+    ) -> pb::StatusResponse {
+        let state = Arc::clone(&self.core.quorum.state().borrow());
+        let service_clusters = state
+            .service_clusters()
+            .iter()
+            .map(|name| {
+                let published = state.published(name);
+                pb::ServiceClusterStatus {
+                    name: name.to_string(),
+                    revision: published.snapshot.revision.0,
+                    digest: published.digest.to_string(),
+                }
+            })
+            .collect();
+        let problems = state.problems().len() + self.core.soft.len();
+        pb::StatusResponse {
+            cluster_id: view.cluster_id.clone(),
+            leader: leader.unwrap_or_default(),
+            term: view.term,
+            index: view.applied,
+            service_clusters,
+            members: Vec::new(),
+            proxies: Vec::new(),
+            problems: u64::try_from(problems).unwrap_or(u64::MAX),
+            view: whose.to_owned(),
+            docker_age_seconds: None,
+            docker_error: String::new(),
+        }
+    }
+}
+
+fn member_of(member: &Member, leader: Option<Slot>, applied: Option<u64>) -> pb::Member {
+    let role = match member.voter {
+        _ if Some(member.slot) == leader => "leader",
+        true => "follower",
+        false => "learner",
+    };
+    pb::Member {
+        id: member.slot,
+        address: member.address.clone(),
+        role: role.to_owned(),
+        applied: applied.unwrap_or_default(),
+        reachable: applied.is_some(),
+        incarnation: member.incarnation.clone(),
+    }
+}
+
+/// All subscribers once each: one that moved on is gone from a member and connected
+/// to another.
+fn merge(members: impl IntoIterator<Item = (Slot, Vec<pb::LocalSubscriber>)>) -> Vec<pb::Proxy> {
+    let mut proxies = BTreeMap::<_, pb::Proxy>::new();
+    for (slot, subscribers) in members {
+        for (position, subscriber) in subscribers.into_iter().enumerate() {
+            let proxy = proxy_of(slot, subscriber);
+            // Without a name or an address, two may be different ones: none is left out.
+            let nameless = proxy.name.is_empty() && proxy.address.is_empty();
+            let key = (
+                proxy.service_cluster.clone(),
+                proxy.name.clone(),
+                proxy.address.clone(),
+                nameless.then_some((slot, position)),
+            );
+            match proxies.get_mut(&key) {
+                Some(known)
+                    if (known.connected, known.revision) >= (proxy.connected, proxy.revision) => {}
+                _ => {
+                    proxies.insert(key, proxy);
+                }
+            }
+        }
+    }
+    proxies.into_values().collect()
+}
+
+fn proxy_of(member: Slot, subscriber: pb::LocalSubscriber) -> pb::Proxy {
+    let digest = <[u8; 32]>::try_from(subscriber.digest.as_slice()).map(Digest);
+    pb::Proxy {
+        name: subscriber.name,
+        address: subscriber.address,
+        service_cluster: subscriber.service_cluster,
+        revision: subscriber.revision,
+        digest: digest.map(|digest| digest.to_string()).unwrap_or_default(),
+        connected: subscriber.connected,
+        member,
+        nack: subscriber.nack,
+    }
+}
