@@ -34,6 +34,13 @@ pub enum InvalidBytes {
     Content { what: &'static str, reason: String },
 }
 
+/// Of the disk, such bytes are damage.
+impl From<InvalidBytes> for std::io::Error {
+    fn from(error: InvalidBytes) -> Self {
+        Self::new(std::io::ErrorKind::InvalidData, error)
+    }
+}
+
 fn content(what: &'static str, reason: impl Into<String>) -> InvalidBytes {
     InvalidBytes::Content { what, reason: reason.into() }
 }

@@ -39,9 +39,14 @@ pub(crate) struct Disk {
 
 impl Disk {
     /// Opens `dir/db`. `lock` is the locked file of the data folder.
-    pub(crate) fn open(dir: &Path, lock: File) -> Result<Self, rocksdb::Error> {
-        let families =
-            [LOG, META, LEDGER].map(|name| ColumnFamilyDescriptor::new(name, family_options()));
+    pub(crate) fn open(dir: &Path, lock: File) -> io::Result<Self> {
+        Self::open_database(dir, lock)
+            .map_err(|error| io::Error::new(kind_of(&error), one_line(error.as_ref())))
+    }
+
+    fn open_database(dir: &Path, lock: File) -> Result<Self, rocksdb::Error> {
+        let families = [(LOG, 64), (META, 4), (LEDGER, 16)]
+            .map(|(name, mebibytes)| ColumnFamilyDescriptor::new(name, family_options(mebibytes)));
         let db = DB::open_cf_descriptors(&database_options()?, dir.join("db"), families)?;
         let fatal = watch::Sender::new(None);
         Ok(Self { db, dir: dir.to_owned(), fatal, _lock: lock })
@@ -80,7 +85,7 @@ impl Disk {
     fn failed(&self, what: &str, error: &rocksdb::Error) -> io::Error {
         let reason = format!("{what} {}: {error}", self.dir.display());
         self.fail(&reason);
-        io::Error::other(one_line(&reason))
+        io::Error::new(kind_of(error), one_line(&reason))
     }
 
     fn family(&self, name: &str) -> io::Result<&ColumnFamily> {
@@ -181,7 +186,18 @@ pub(crate) fn index_key(index: u64) -> [u8; 8] {
 fn key_index(key: &[u8]) -> io::Result<u64> {
     match key.try_into() {
         Ok(bytes) => Ok(u64::from_be_bytes(bytes)),
-        Err(_) => Err(io::Error::other(format!("a key of {} bytes, not 8", key.len()))),
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a key of {} bytes, not 8", key.len()),
+        )),
+    }
+}
+
+/// `InvalidData` for what RocksDB calls corruption; a full disk is not a damaged one.
+fn kind_of(error: &rocksdb::Error) -> io::ErrorKind {
+    match error.kind() {
+        rocksdb::ErrorKind::Corruption => io::ErrorKind::InvalidData,
+        _ => io::ErrorKind::Other,
     }
 }
 
@@ -212,9 +228,10 @@ fn database_options() -> Result<Options, rocksdb::Error> {
     Ok(options)
 }
 
-fn family_options() -> Options {
+/// `mebibytes` are held in memory before they go to a file of their own.
+fn family_options(mebibytes: usize) -> Options {
     let mut options = Options::default();
     options.set_compression_type(DBCompressionType::None);
-    options.set_write_buffer_size(64 * 1_024 * 1_024);
+    options.set_write_buffer_size(mebibytes * 1_024 * 1_024);
     options
 }

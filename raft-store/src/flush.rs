@@ -226,3 +226,44 @@ impl Work {
         self.guard_written = Instant::now();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use openraft::type_config::TypeConfigExt as _;
+
+    async fn append(flusher: &Flusher, last: u64) -> io::Result<()> {
+        let (done, flushed) = TypeConfig::oneshot();
+        flusher.append(last, IOFlushed::signal(done));
+        flushed.await.expect("an answer")
+    }
+
+    fn disk(dir: &std::path::Path) -> Arc<Disk> {
+        let lock = std::fs::File::create(dir.join("lock")).expect("lock");
+        Arc::new(Disk::open(dir, lock).expect("disk"))
+    }
+
+    #[tokio::test]
+    async fn after_one_failed_write_nothing_is_acknowledged() {
+        let dir = tempfile::tempdir().expect("folder");
+        let path = crate::guard::path(dir.path());
+        drop(Guard::make(&path).expect("guard"));
+        let disk = disk(dir.path());
+        let guard = Guard::open_read_only(&path);
+        let flusher = Flusher::start(disk.clone(), guard).expect("flusher");
+        append(&flusher, 1).await.expect("the log is well");
+        let fatal = disk.fatal();
+        assert!(fatal.borrow().is_none());
+        flusher.vote(Vote::new(1, 1)).await.expect_err("the guard cannot be written");
+        assert!(fatal.borrow().as_ref().is_some_and(|reason| reason.contains("guard")));
+        append(&flusher, 2).await.expect_err("the disk is dead");
+        flusher.sync().await.expect_err("the disk is dead");
+    }
+
+    #[tokio::test]
+    async fn a_callback_that_is_dropped_reports_an_error() {
+        let (done, flushed) = TypeConfig::oneshot();
+        drop(Callback(Some(IOFlushed::signal(done))));
+        flushed.await.expect("an answer").expect_err("dropped");
+    }
+}

@@ -47,7 +47,10 @@ impl Guard {
             .filter_map(|slot| decode(bytes.get(slot * SLOT_BYTES..(slot + 1) * SLOT_BYTES)?))
             .max_by_key(|(sequence, _)| *sequence);
         let Some((sequence, written)) = newest else {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "no slot matches its hash"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "guard: no slot matches its hash",
+            ));
         };
         let file = OpenOptions::new().write(true).open(path)?;
         Ok(Some(Self { file, sequence, written }))
@@ -114,4 +117,13 @@ fn decode(slot: &[u8]) -> Option<(u64, Acknowledged)> {
     let vote = (flags & 1 == 1).then_some(Vote { leader_id, committed: flags & 2 == 2 });
     let flushed = if *rest.get(25)? == 1 { Some(number(26)?) } else { None };
     Some((sequence, Acknowledged { vote, flushed }))
+}
+
+#[cfg(test)]
+impl Guard {
+    /// A guard that cannot be written.
+    pub(crate) fn open_read_only(path: &Path) -> Self {
+        let file = File::open(path).expect("the guard file");
+        Self { file, sequence: 0, written: Acknowledged::default() }
+    }
 }

@@ -323,6 +323,17 @@ impl Ledger {
         self.store(&mut segments, changed, WriteBatch::default())
     }
 
+    /// An error when a row at `index` has another hash than a raft snapshot says.
+    pub(crate) fn agrees(&self, index: u64, hash: &LedgerHash) -> io::Result<()> {
+        match self.hash_at(index).map_err(|error| io::Error::other(chain_of(&error)))? {
+            Some(held) if held != *hash => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("the ledger and the raft snapshot disagree at index {index}"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Remembers that raft snapshots cover everything up to `index`.
     pub(crate) fn cover(&self, index: u64) {
         self.0.covered.fetch_max(index.saturating_add(1), Ordering::AcqRel);
@@ -468,7 +479,7 @@ fn decode_segments(bytes: &[u8]) -> io::Result<Vec<Segment>> {
         Ok(hash) => Ok(Mark { index: mark.index, hash, bytes: mark.bytes }),
         Err(_) => Err(invalid("ledger: a hash that is not 32 bytes")),
     };
-    let segments: pb::LedgerSegments = codec::decode("ledger", bytes).map_err(io::Error::other)?;
+    let segments: pb::LedgerSegments = codec::decode("ledger", bytes)?;
     let segments = segments
         .segments
         .into_iter()

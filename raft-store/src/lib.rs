@@ -31,7 +31,7 @@ pub mod types;
 
 pub use ledger::{Broken, Ledger, LedgerError, Retention, Verified};
 pub use log::{LogReader, LogStore};
-pub use ondisk::{DATA_VERSION, OpenError, Store, StoreConfig, StoreHandle, open};
+pub use ondisk::{DATA_VERSION, OpenError, Store, StoreConfig, StoreHandle, open, read_owner};
 pub use owner::{Owner, OwnerError, OwnerHandle, random_id};
 pub use raft_snapshot::RAFT_SNAPSHOT_BYTES_MAX;
 pub use state_machine::StateMachine;

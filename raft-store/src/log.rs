@@ -60,12 +60,10 @@ impl Log {
         let meta = disk.meta()?;
         let purged = disk
             .get(meta, key::PURGED)?
-            .map(|bytes| codec::decode_log_id(&bytes[..]).map_err(io::Error::other))
+            .map(|bytes| codec::decode_log_id(&bytes[..]))
             .transpose()?;
-        let vote = disk
-            .get(meta, key::VOTE)?
-            .map(|bytes| codec::decode_vote(&bytes[..]).map_err(io::Error::other))
-            .transpose()?;
+        let vote =
+            disk.get(meta, key::VOTE)?.map(|bytes| codec::decode_vote(&bytes[..])).transpose()?;
         let start = purged.map_or(0, |id: LogId| id.index + 1);
         let (first, last) = disk.ends(disk.log()?, start)?;
         let last = match last {
@@ -286,7 +284,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let Some(bytes) = self.parts.disk.get(self.parts.disk.meta()?, key::COMMITTED)? else {
             return Ok(None);
         };
-        let committed = codec::decode_log_id(&bytes[..]).map_err(io::Error::other)?;
+        let committed = codec::decode_log_id(&bytes[..])?;
         // While a raft snapshot is installed the marker may be ahead of the log, and
         // the log may hold other entries up to there: then it says nothing of them.
         let known = self.log.purged().is_some_and(|purged| committed <= purged)
@@ -311,8 +309,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let mut batch = WriteBatch::default();
         let (log, meta) = (self.parts.disk.log()?, self.parts.disk.meta()?);
         let mut named = false;
-        let mut next =
-            self.log.has_entries().then(|| self.log.last()).flatten().map(|id| id.index + 1);
+        let mut next = self.log.last().map(|id| id.index + 1);
         for entry in &entries {
             let index = entry.log_id.index;
             if next.is_some_and(|next| next != index) {

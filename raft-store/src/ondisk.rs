@@ -160,9 +160,9 @@ pub fn open(dir: &Path, slot: u64, config: StoreConfig) -> Result<Store, OpenErr
     let owner = folder.owner(slot)?;
     let guard = folder.guard()?;
     let acknowledged = guard.written();
-    let disk = Disk::open(dir, lock).map_err(|error| folder.damaged(error))?;
+    let disk = Disk::open(dir, lock).map_err(|error| folder.refuse("open its database", error))?;
     let disk = Arc::new(disk);
-    let log = Log::open(disk.clone()).map_err(|error| folder.damaged(error))?;
+    let log = Log::open(disk.clone()).map_err(|error| folder.refuse("read the log", error))?;
     folder.check_acknowledged(&log, acknowledged)?;
     let log = Arc::new(log);
 
@@ -171,14 +171,16 @@ pub fn open(dir: &Path, slot: u64, config: StoreConfig) -> Result<Store, OpenErr
     let snapshots =
         RaftSnapshots::open(dir).map_err(|error| folder.cannot("list raft snapshots", error))?;
     let restored = folder.restore(&log, &snapshots)?;
-    let ledger = Ledger::open(disk.clone()).map_err(|error| folder.damaged(error))?;
+    let ledger =
+        Ledger::open(disk.clone()).map_err(|error| folder.refuse("read the ledger", error))?;
     if let Some(content) = &restored {
         folder.check_cluster(&owner, content)?;
-        complete(&log, &ledger, content).map_err(|error| folder.damaged(error))?;
+        complete(&log, &ledger, content)
+            .map_err(|error| folder.refuse("complete the ledger", error))?;
     }
     presence.data.store(log.has_entries() || !snapshots.is_empty(), Ordering::Release);
-    let named =
-        is_named(&disk, &owner, restored.as_ref()).map_err(|error| folder.damaged(error))?;
+    let named = is_named(&disk, &owner, restored.as_ref())
+        .map_err(|error| folder.refuse("read the markers", error))?;
     presence.named.store(named, Ordering::Release);
 
     let flusher = Flusher::start(disk.clone(), guard)
@@ -195,7 +197,13 @@ pub fn open(dir: &Path, slot: u64, config: StoreConfig) -> Result<Store, OpenErr
     let machine = StateMachine::new(parts.clone(), restored);
     let log = LogStore::new(log, parts.clone());
     let state = machine.watch();
+    files::sync_folder(dir).map_err(|error| folder.cannot("sync it", error))?;
     Ok(Store { log, machine, owner, ledger, state, handle: StoreHandle { parts, config } })
+}
+
+/// The owner marker of a data folder that nobody uses; `None` when it has none.
+pub fn read_owner(dir: &Path) -> io::Result<Option<Owner>> {
+    owner::read(&dir.join("owner"))
 }
 
 /// The data folder that is being opened, for errors and checks.
@@ -206,8 +214,13 @@ impl Folder<'_> {
         OpenError::Folder { dir: self.0.to_owned(), what, error }
     }
 
-    fn damaged(&self, cause: impl std::error::Error) -> OpenError {
-        OpenError::Damaged { dir: self.0.to_owned(), cause: one_line(&chain(&cause)) }
+    /// Damage when the content is wrong; a full disk or a missing permission is none.
+    fn refuse(&self, what: &'static str, error: io::Error) -> OpenError {
+        if error.kind() == io::ErrorKind::InvalidData {
+            self.damaged_as(one_line(&chain(&error)))
+        } else {
+            self.cannot(what, error)
+        }
     }
 
     fn damaged_as(&self, cause: impl Into<String>) -> OpenError {
@@ -255,7 +268,7 @@ impl Folder<'_> {
 
     fn owner(&self, slot: u64) -> Result<Owner, OpenError> {
         let path = self.0.join("owner");
-        match owner::read(&path).map_err(|error| self.damaged(error))? {
+        match owner::read(&path).map_err(|error| self.refuse("read the owner marker", error))? {
             Some(owner) if owner.slot == slot => Ok(owner),
             Some(owner) => {
                 Err(OpenError::OtherSlot { dir: self.0.to_owned(), found: owner.slot, given: slot })
@@ -270,8 +283,8 @@ impl Folder<'_> {
     /// The guard is made before RocksDB, so a folder with the one has the other.
     fn guard(&self) -> Result<Guard, OpenError> {
         let path = guard::path(self.0);
-        let found = Guard::open(&path)
-            .map_err(|error| self.damaged_as(format!("the guard file: {}", chain(&error))))?;
+        let found =
+            Guard::open(&path).map_err(|error| self.refuse("read the guard file", error))?;
         match found {
             Some(guard) => Ok(guard),
             None if self.holds("db")? => Err(self.damaged_as("the guard file is missing")),
@@ -343,13 +356,7 @@ fn complete(log: &Log, ledger: &Ledger, content: &Content) -> io::Result<()> {
     if ledger.next() <= id.index {
         return ledger.jump(id.index, content.ledger_hash);
     }
-    match ledger.hash_at(id.index).map_err(|error| io::Error::other(chain(&error)))? {
-        Some(hash) if hash == content.ledger_hash => Ok(()),
-        _ => Err(io::Error::other(format!(
-            "the ledger and the raft snapshot disagree at index {}",
-            id.index
-        ))),
-    }
+    ledger.agrees(id.index, &content.ledger_hash)
 }
 
 fn is_named(disk: &Disk, owner: &OwnerHandle, restored: Option<&Content>) -> io::Result<bool> {

@@ -170,7 +170,7 @@ pub(crate) fn write(path: &Path, owner: &Owner) -> io::Result<()> {
 /// Reads the marker; `None` when there is none.
 pub(crate) fn read(path: &Path) -> io::Result<Option<Owner>> {
     let Some(bytes) = files::read_sealed(path, MAGIC, OWNER_BYTES_MAX)? else { return Ok(None) };
-    let owner: pb::Owner = codec::decode("owner marker", &bytes[..]).map_err(io::Error::other)?;
+    let owner: pb::Owner = codec::decode("owner marker", &bytes[..])?;
     Ok(Some(Owner {
         cluster_id: owner.cluster_id,
         slot: owner.slot,

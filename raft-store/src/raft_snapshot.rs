@@ -93,15 +93,18 @@ fn open_sealed(bytes: &[u8]) -> io::Result<(pb::RaftSnapshotHeader, &[u8])> {
     };
     let version = number(MAGIC.len());
     if version != VERSION {
-        return Err(invalid(format!("raft snapshot: version {version} is not {VERSION}")));
+        // Of another build, not damaged: it is not set aside.
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!("raft snapshot: version {version} is not {VERSION}"),
+        ));
     }
     let rest = &sealed[PREFIX_BYTES..];
     let header_bytes = usize::try_from(number(MAGIC.len() + 4)).map_err(io::Error::other)?;
     let Some((header, body)) = rest.split_at_checked(header_bytes) else {
         return Err(invalid("raft snapshot: the header is cut"));
     };
-    let header: pb::RaftSnapshotHeader =
-        codec::decode("raft snapshot", header).map_err(io::Error::other)?;
+    let header: pb::RaftSnapshotHeader = codec::decode("raft snapshot", header)?;
     if header.body_bytes != body.len() as u64 {
         return Err(invalid("raft snapshot: the body is cut"));
     }
@@ -110,7 +113,7 @@ fn open_sealed(bytes: &[u8]) -> io::Result<(pb::RaftSnapshotHeader, &[u8])> {
 
 fn meta_of(header: &pb::RaftSnapshotHeader) -> io::Result<RaftSnapshotMeta> {
     let Some(meta) = header.meta.clone() else { return Err(invalid("raft snapshot: no meta")) };
-    meta.try_into().map_err(io::Error::other)
+    Ok(meta.try_into()?)
 }
 
 /// Checks and takes apart the bytes of a raft snapshot.

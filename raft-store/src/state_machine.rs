@@ -242,6 +242,7 @@ fn install(parts: &Parts, meta: &RaftSnapshotMeta, bytes: &[u8]) -> io::Result<C
         )));
     }
     if let Some(id) = meta.last_log_id {
+        parts.ledger.agrees(id.index, &content.ledger_hash)?;
         if !parts.snapshots.holds(id) {
             parts.snapshots.store(id, bytes)?;
         }

@@ -1,0 +1,143 @@
+//! A lone member with openraft itself on top: what it answered is there after a restart.
+
+mod store_support;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dovetail_raft_store::{
+    Answer, MemberNode, Raft, RaftSnapshot, StoreConfig, StoreHandle, TypeConfig, Vote,
+};
+use dovetail_routing::state::State;
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+};
+use openraft::{Config, OptionalSend, SnapshotPolicy};
+use store_support::{CLUSTER, remark};
+use tokio::sync::watch;
+
+/// There is nobody else.
+struct Alone;
+
+fn unreachable<T>() -> Result<T, RPCError<TypeConfig>> {
+    let error = std::io::Error::other("there is nobody else");
+    Err(RPCError::Unreachable(Unreachable::new(&error)))
+}
+
+impl RaftNetworkFactory<TypeConfig> for Alone {
+    type Network = Self;
+
+    async fn new_client(&mut self, _id: u64, _node: &MemberNode) -> Self {
+        Self
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Alone {
+    type SnapshotData = bytes::Bytes;
+
+    async fn append_entries(
+        &mut self,
+        _request: AppendEntriesRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        unreachable()
+    }
+
+    async fn vote(
+        &mut self,
+        _request: VoteRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        unreachable()
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        _vote: Vote,
+        _snapshot: RaftSnapshot,
+        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let error = std::io::Error::other("there is nobody else");
+        Err(StreamingError::Unreachable(Unreachable::new(&error)))
+    }
+}
+
+struct Member {
+    raft: Raft,
+    state: watch::Receiver<Arc<State>>,
+    handle: StoreHandle,
+    ledger: dovetail_raft_store::Ledger,
+}
+
+async fn start(dir: &Path) -> Member {
+    let config = StoreConfig { snapshot_entries: 50, ..StoreConfig::default() };
+    let store = dovetail_raft_store::open(dir, 1, config).unwrap();
+    store.owner.found(CLUSTER).unwrap();
+    let config = Config {
+        heartbeat_interval: 30,
+        election_timeout_min: 100,
+        election_timeout_max: 150,
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: 10,
+        ..Config::default()
+    };
+    let config = Arc::new(config.validate().unwrap());
+    let raft = Raft::new(1, config, Alone, store.log, store.machine).await.unwrap();
+    Member { raft, state: store.state, handle: store.handle, ledger: store.ledger }
+}
+
+impl Member {
+    async fn leads(&self) {
+        let wait = self.raft.wait(Some(Duration::from_secs(20)));
+        wait.current_leader(1, "the lone member leads").await.unwrap();
+    }
+
+    async fn write(&self, text: &str, request_id: &str) -> Answer {
+        self.raft.client_write(remark(text, request_id)).await.unwrap().data
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lone_member_keeps_what_it_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let member = start(dir.path()).await;
+    let node = MemberNode { slot: 1, ..MemberNode::default() };
+    member.raft.initialize(BTreeMap::from([(1, node)])).await.unwrap();
+    member.leads().await;
+    let first = member.write("one", "r-1").await;
+    assert!(!first.first_answer);
+    assert_eq!(member.state.borrow().applied_index().0, first.index, "shown before the answer");
+    let again = member.write("one", "r-1").await;
+    assert!(again.first_answer, "{again:?}");
+    assert_eq!((again.index, again.applied), (first.index, first.applied));
+    assert!(!member.handle.should_snapshot());
+    let mut last = 0;
+    for number in 0..60 {
+        last = member.write(&format!("remark {number}"), "").await.index;
+    }
+    assert!(member.handle.should_snapshot());
+    let digest = member.state.borrow().digest();
+    member.raft.trigger().snapshot().await.unwrap();
+    let wait = member.raft.wait(Some(Duration::from_secs(20)));
+    wait.metrics(|metrics| metrics.purged.is_some(), "purged").await.unwrap();
+    assert!(!member.handle.should_snapshot());
+    let Member { raft, state, handle, ledger } = member;
+    raft.shutdown().await.unwrap();
+    drop((raft, state, handle, ledger));
+
+    let member = start(dir.path()).await;
+    member.leads().await;
+    assert_eq!(member.state.borrow().digest(), digest);
+    let next = member.write("after the restart", "").await;
+    assert!(next.index > last);
+    let verified = member.ledger.verify(CLUSTER).unwrap();
+    assert_eq!((verified.first, verified.last), (Some(0), Some(next.index)));
+    assert_eq!(verified.rows, next.index + 1);
+    member.raft.shutdown().await.unwrap();
+}
