@@ -1,0 +1,234 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use dovetail_process::identity::Role;
+
+const EXAMPLES: &str = "\
+Examples:
+  dovetail pki init certs --san router.example    certificates for a core of three
+  dovetail pki issue certs operator/anna --role viewer
+  export DOVETAIL_CORE=core-1:8080,core-2:8080,core-3:8080 DOVETAIL_TLS_DIR=certs/operator
+  dovetail status                                 the quorum, the proxies, the revisions
+  dovetail -o json routes --service-cluster blue  routes for a script
+  dovetail problems                               what an operator should see
+  dovetail annotate 'release 42 begins'           a remark in the log
+  dovetail demo --once                            the whole system on this machine
+
+Exit codes: 0 done, 1 a check was made and failed, 2 usage, 3 refused,
+4 unreachable or no quorum, 5 outcome unknown.";
+
+/// Asks and orders a Dovetail core: the layer-7 router of a Docker Swarm.
+#[derive(Debug, Parser)]
+#[command(name = "dovetail", version, after_help = EXAMPLES, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) options: Options,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What every verb takes, before it or after it.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Options of every verb")]
+pub(crate) struct Options {
+    /// Members of the core; any may be down or a follower
+    #[arg(
+        long,
+        global = true,
+        env = "DOVETAIL_CORE",
+        value_name = "HOST:PORT,…",
+        value_delimiter = ','
+    )]
+    pub(crate) core: Vec<String>,
+    /// Folder with ca.pem, cert.pem and key.pem of an operator
+    #[arg(long, global = true, env = "DOVETAIL_TLS_DIR", value_name = "DIR")]
+    pub(crate) tls_dir: Option<PathBuf>,
+    /// What the answer looks like
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "DOVETAIL_OUTPUT",
+        value_name = "FORMAT",
+        default_value = "table"
+    )]
+    pub(crate) output: Output,
+    /// The longest time to wait for an answer
+    #[arg(
+        long,
+        global = true,
+        env = "DOVETAIL_TIMEOUT",
+        value_name = "TIME",
+        default_value = "5s",
+        value_parser = timeout
+    )]
+    pub(crate) timeout: Duration,
+}
+
+/// What an answer looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    Table,
+    /// For scripts
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Makes certificates
+    #[command(subcommand)]
+    Pki(Pki),
+    /// The quorum, the proxies, the revisions
+    #[command(after_help = "Examples:\n  dovetail status\n  dovetail status --watch\n  \
+        dovetail -o json status | jq .leader")]
+    Status {
+        /// Ask again every second, until it is interrupted
+        #[arg(long)]
+        watch: bool,
+        /// One member's own view, without asking the leader
+        #[arg(long)]
+        local: bool,
+    },
+    /// The routes of one service cluster
+    #[command(after_help = "Examples:\n  dovetail routes\n  \
+        dovetail -o json routes --service-cluster blue | jq '.routes[].host'")]
+    Routes {
+        /// Another than the default service cluster
+        #[arg(long, value_name = "NAME", default_value = "")]
+        service_cluster: String,
+        /// Also without a quorum, however old
+        #[arg(long)]
+        stale: bool,
+    },
+    /// What an operator should see: invalid labels, conflicts, what is held
+    #[command(after_help = "Example:\n  dovetail -o json problems | jq '.[].reason'")]
+    Problems {
+        /// Also without a quorum, however old
+        #[arg(long)]
+        stale: bool,
+    },
+    /// The members of the core
+    Members,
+    /// The proxies, and what they have in force
+    Proxies,
+    /// Writes a remark into the log
+    #[command(after_help = "Examples:\n  dovetail annotate 'release 42 begins'\n  \
+        dovetail -o json annotate --request-id deploy-42 'release 42 begins'")]
+    Annotate {
+        /// The remark
+        text: String,
+        /// Makes a repetition harmless; made up unless given
+        #[arg(long, value_name = "ID")]
+        request_id: Option<String>,
+    },
+    /// What happened, entry by entry
+    #[command(subcommand)]
+    Log(Log),
+    /// The whole system on this machine, with a stand-in for Docker
+    Demo {
+        /// Tell the story, check it, and end: 0 only if every step held
+        #[arg(long)]
+        once: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Pki {
+    /// Makes an authority, and folders for members, a proxy, an extension and an operator
+    #[command(after_help = "Example:\n  dovetail pki init certs --members 3 --san router.example \
+        --san 10.0.0.7")]
+    Init {
+        /// Where to; what is there is never overwritten
+        dir: PathBuf,
+        /// How many members
+        #[arg(long, value_name = "N", default_value_t = 3)]
+        members: u64,
+        /// A further name or IP address of every certificate
+        #[arg(long, value_name = "NAME|IP")]
+        san: Vec<String>,
+    },
+    /// Issues one more certificate
+    #[command(
+        after_help = "Examples:\n  dovetail pki issue certs operator/anna --role operator\n  \
+        dovetail pki issue certs member/4 --san core-4.example\n  \
+        dovetail pki issue certs 'proxy/edge?service_cluster=blue'"
+    )]
+    Issue {
+        /// The folder of `pki init`
+        dir: PathBuf,
+        /// Whose, such as operator/anna, proxy/edge-1, extension/nginx or member/4
+        #[arg(value_name = "ROLE/NAME")]
+        whose: String,
+        /// What an operator may do: viewer, operator or admin
+        #[arg(long, default_value = "viewer")]
+        role: Role,
+        /// A further name or IP address
+        #[arg(long, value_name = "NAME|IP")]
+        san: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Log {
+    /// Prints entries, oldest first; with -o json one object per line
+    #[command(after_help = "Examples:\n  dovetail log show --from 1 --limit 20\n  \
+        dovetail -o json log show | jq -r .summary")]
+    Show {
+        /// The first index; 0 is the oldest kept
+        #[arg(long, value_name = "INDEX", default_value_t = 0)]
+        from: u64,
+        /// How many
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+        limit: u64,
+    },
+}
+
+/// A duration such as 500ms, 5s or 2m; a bare number is seconds.
+fn timeout(given: &str) -> Result<Duration, String> {
+    let parsed = match given.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => humantime::parse_duration(given)
+            .map_err(|error| format!("{error}; write it as 500ms, 5s or 2m"))?,
+    };
+    if parsed.is_zero() || parsed > Duration::from_secs(3_600) {
+        return Err("it has to be above 0 and at most 1h".to_owned());
+    }
+    Ok(parsed)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn options_stand_before_the_verb_or_after_it() {
+        for line in [
+            ["dovetail", "--core", "a:1,b:2", "-o", "json", "status"],
+            ["dovetail", "status", "--core", "a:1,b:2", "-o", "json"],
+        ] {
+            let args = Args::try_parse_from(line).expect("parsed");
+            assert_eq!(args.options.core, ["a:1", "b:2"]);
+            assert_eq!(args.options.output, Output::Json);
+        }
+    }
+
+    #[test]
+    fn a_timeout_has_a_unit_or_is_seconds() {
+        assert_eq!(timeout("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(timeout("3"), Ok(Duration::from_secs(3)));
+        for bad in ["", "0", "0s", "2h", "-1", "x"] {
+            assert!(timeout(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! The shapes of `-o json`. Scripts rely on them: fields are added, never renamed.
+
+use dovetail_proto::v1 as pb;
+use serde::Serialize;
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Status {
+    cluster_id: String,
+    /// The leader's slot; `null` when nobody is known to lead.
+    leader: Option<u64>,
+    term: u64,
+    index: u64,
+    service_clusters: Vec<ServiceCluster>,
+    members: Vec<Member>,
+    proxies: Vec<Proxy>,
+    problems: u64,
+    /// `leader` or `local`: whose view it is.
+    view: String,
+    docker_age_seconds: Option<f64>,
+    docker_error: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ServiceCluster {
+    name: String,
+    revision: u64,
+    digest: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Member {
+    id: u64,
+    address: String,
+    role: String,
+    applied: u64,
+    reachable: bool,
+    incarnation: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Proxy {
+    name: String,
+    address: String,
+    service_cluster: String,
+    revision: u64,
+    digest: String,
+    connected: bool,
+    member: u64,
+    nack: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Routes {
+    service_cluster: String,
+    revision: u64,
+    digest: String,
+    routes: Vec<Route>,
+}
+
+#[derive(Debug, Serialize)]
+struct Route {
+    host: String,
+    path: String,
+    tls: String,
+    services: Vec<RouteService>,
+}
+
+#[derive(Debug, Serialize)]
+struct RouteService {
+    name: String,
+    weight: u32,
+    upstreams: Vec<Upstream>,
+}
+
+#[derive(Debug, Serialize)]
+struct Upstream {
+    address: String,
+    state: String,
+    task: String,
+    node: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Problem {
+    service: String,
+    label: String,
+    value: String,
+    reason: String,
+    since_index: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Change {
+    index: u64,
+    revision: u64,
+    applied: String,
+    first_answer: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct LogEntry {
+    index: u64,
+    term: u64,
+    leader_time_ms: u64,
+    kind: String,
+    actor: String,
+    request_id: String,
+    cause: String,
+    summary: String,
+    hash: String,
+}
+
+impl From<pb::StatusResponse> for Status {
+    fn from(status: pb::StatusResponse) -> Self {
+        Self {
+            cluster_id: status.cluster_id,
+            leader: (status.leader != 0).then_some(status.leader),
+            term: status.term,
+            index: status.index,
+            service_clusters: status.service_clusters.into_iter().map(Into::into).collect(),
+            members: status.members.into_iter().map(Into::into).collect(),
+            proxies: status.proxies.into_iter().map(Into::into).collect(),
+            problems: status.problems,
+            view: status.view,
+            docker_age_seconds: status.docker_age_seconds,
+            docker_error: status.docker_error,
+        }
+    }
+}
+
+impl From<pb::ServiceClusterStatus> for ServiceCluster {
+    fn from(cluster: pb::ServiceClusterStatus) -> Self {
+        Self { name: cluster.name, revision: cluster.revision, digest: cluster.digest }
+    }
+}
+
+impl From<pb::Member> for Member {
+    fn from(member: pb::Member) -> Self {
+        Self {
+            id: member.id,
+            address: member.address,
+            role: member.role,
+            applied: member.applied,
+            reachable: member.reachable,
+            incarnation: member.incarnation,
+        }
+    }
+}
+
+impl From<pb::Proxy> for Proxy {
+    fn from(proxy: pb::Proxy) -> Self {
+        Self {
+            name: proxy.name,
+            address: proxy.address,
+            service_cluster: proxy.service_cluster,
+            revision: proxy.revision,
+            digest: proxy.digest,
+            connected: proxy.connected,
+            member: proxy.member,
+            nack: proxy.nack,
+        }
+    }
+}
+
+impl From<pb::RoutesResponse> for Routes {
+    fn from(routes: pb::RoutesResponse) -> Self {
+        Self {
+            service_cluster: routes.service_cluster,
+            revision: routes.revision,
+            digest: routes.digest,
+            routes: routes.routes.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<pb::Route> for Route {
+    fn from(route: pb::Route) -> Self {
+        Self {
+            host: route.host,
+            path: route.path,
+            tls: route.tls,
+            services: route.services.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<pb::RouteService> for RouteService {
+    fn from(service: pb::RouteService) -> Self {
+        Self {
+            name: service.name,
+            weight: service.weight,
+            upstreams: service.upstreams.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<pb::Upstream> for Upstream {
+    fn from(upstream: pb::Upstream) -> Self {
+        Self {
+            address: upstream.address,
+            state: upstream.state,
+            task: upstream.task,
+            node: upstream.node,
+        }
+    }
+}
+
+impl From<pb::Problem> for Problem {
+    fn from(problem: pb::Problem) -> Self {
+        Self {
+            service: problem.service,
+            label: problem.label,
+            value: problem.value,
+            reason: problem.reason,
+            since_index: problem.since_index,
+        }
+    }
+}
+
+impl From<pb::ChangeResponse> for Change {
+    fn from(change: pb::ChangeResponse) -> Self {
+        Self {
+            index: change.index,
+            revision: change.revision,
+            applied: change.applied,
+            first_answer: change.first_answer,
+        }
+    }
+}
+
+impl From<pb::LogEntry> for LogEntry {
+    fn from(entry: pb::LogEntry) -> Self {
+        Self {
+            index: entry.index,
+            term: entry.term,
+            leader_time_ms: entry.leader_time_ms,
+            kind: entry.kind,
+            actor: entry.actor,
+            request_id: entry.request_id,
+            cause: entry.cause,
+            summary: entry.summary,
+            hash: entry.hash,
+        }
+    }
+}

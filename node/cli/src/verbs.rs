@@ -1,0 +1,41 @@
+//! The verbs: ask, then print.
+
+mod change;
+mod log;
+mod pki;
+mod problems;
+mod routes;
+mod status;
+
+use std::process::ExitCode;
+
+use crate::args::{Args, Log, Verb};
+use crate::core::Core;
+use crate::demo;
+use crate::failure::Failure;
+use crate::out::Out;
+
+/// Does what the command line says.
+pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
+    let Args { options, verb } = args;
+    let out = Out::new(options.output);
+    let core = || Core::new(&options);
+    match verb {
+        Verb::Pki(verb) => pki::run(&out, verb),
+        Verb::Demo { once } => Ok(demo::run(once).await),
+        Verb::Status { watch: true, local } => status::watch(&core()?, &out, local).await,
+        Verb::Status { watch: false, local } => status::status(&core()?, &out, local).await,
+        Verb::Members => status::members(&core()?, &out).await,
+        Verb::Proxies => status::proxies(&core()?, &out).await,
+        Verb::Routes { service_cluster, stale } => {
+            routes::run(&core()?, &out, service_cluster, stale).await
+        }
+        Verb::Problems { stale } => problems::run(&core()?, &out, stale).await,
+        Verb::Annotate { text, request_id } => {
+            change::annotate(&core()?, &out, text, request_id).await
+        }
+        Verb::Log(Log::Show { from, limit }) => {
+            log::show(&core()?, &out, from, limit, options.timeout).await
+        }
+    }
+}

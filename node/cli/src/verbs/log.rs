@@ -1,0 +1,104 @@
+//! `log show`: what happened, entry by entry.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use dovetail_proto::v1 as pb;
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use crate::core::Core;
+use crate::failure::{Failure, Meaning};
+use crate::json;
+use crate::out::{Out, Tone};
+
+/// Rows of one table: a longer log is printed as several, so that it begins at once.
+const ROWS_AT_ONCE: usize = 1_000;
+
+pub(crate) async fn show(
+    core: &Core,
+    out: &Out,
+    from: u64,
+    limit: u64,
+    timeout: Duration,
+) -> Result<ExitCode, Failure> {
+    let request = pb::LogRequest { from, limit };
+    let mut entries = core.ask(|mut client| async move { client.log(request).await }).await?;
+    let mut rows = Vec::new();
+    let mut printed = false;
+    loop {
+        let entry = tokio::time::timeout(timeout, entries.message()).await.map_err(|_| {
+            Failure::Unreachable(format!("the log broke off: nothing within {timeout:?}"))
+        })?;
+        match entry {
+            Ok(Some(entry)) if out.is_json() => {
+                out.json(&json::LogEntry::from(entry))?;
+            }
+            Ok(Some(entry)) => {
+                rows.push(entry);
+                if rows.len() >= ROWS_AT_ONCE {
+                    print(out, std::mem::take(&mut rows))?;
+                    printed = true;
+                }
+            }
+            Ok(None) => break,
+            Err(status) => {
+                let reason = dovetail_process::grpc::describe(&status);
+                return Err(match Meaning::of(&status) {
+                    Meaning::Refused => Failure::Refused(reason),
+                    _ => Failure::Unreachable(format!("the log broke off: {reason}")),
+                });
+            }
+        }
+    }
+    if !out.is_json() && (!rows.is_empty() || !printed) {
+        print(out, rows)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(out: &Out, entries: Vec<pb::LogEntry>) -> Result<ExitCode, Failure> {
+    let mut table = out.table(&["INDEX", "TERM", "TIME", "KIND", "ACTOR", "SUMMARY", "CAUSE"]);
+    for entry in entries {
+        table.add_row([
+            out.cell(entry.index.to_string(), Tone::Plain),
+            out.cell(entry.term.to_string(), Tone::Plain),
+            out.cell(time(entry.leader_time_ms), Tone::Plain),
+            out.cell(entry.kind, Tone::Plain),
+            out.cell(actor(&entry.actor), Tone::Plain),
+            out.cell(entry.summary, Tone::Plain),
+            out.cell(entry.cause, Tone::Plain),
+        ]);
+    }
+    out.print(&table, "no entries")
+}
+
+/// An identity without its scheme.
+fn actor(actor: &str) -> &str {
+    actor.strip_prefix(dovetail_process::identity::SCHEME).unwrap_or(actor)
+}
+
+/// The leader's clock in UTC; empty for an entry without a time.
+fn time(ms: u64) -> String {
+    let format =
+        format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:3]Z");
+    if ms == 0 {
+        return String::new();
+    }
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000)
+        .ok()
+        .and_then(|time| time.format(&format).ok())
+        .unwrap_or_else(|| format!("{ms} ms"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_leaders_time_is_in_utc() {
+        assert_eq!(time(1_700_000_000_123), "2023-11-14 22:13:20.123Z");
+        assert_eq!(time(0), "");
+        assert_eq!(time(u64::MAX), format!("{} ms", u64::MAX));
+    }
+}

@@ -1,0 +1,340 @@
+//! A core that answers as it is told, over real mutual TLS, and the executable under test.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Output;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dovetail_process::grpc::{self, Allow, TlsIo};
+use dovetail_process::identity::Role;
+use dovetail_process::pki;
+use dovetail_process::tls::TlsDir;
+use dovetail_proto::v1 as pb;
+use dovetail_proto::v1::admin_server::{Admin, AdminServer};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::process::Command;
+use tonic::metadata::MetadataValue;
+use tonic::{Request, Response, Status};
+
+/// How a member behaves towards changes and linearizable questions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// It leads.
+    Leader,
+    /// It knows who leads.
+    Follower(String),
+    /// It knows of no leader.
+    NoQuorum,
+    /// Its first answer to a change is lost, the next is the first one's.
+    Lossy,
+    /// It never answers a change.
+    Silent,
+}
+
+/// A member of the fake core.
+#[derive(Clone)]
+pub(crate) struct Fake {
+    mode: Mode,
+    /// The request id and text of each change that arrived.
+    pub(crate) orders: Arc<Mutex<Vec<(String, String)>>>,
+}
+
+/// Certificates for a core of three, with a viewer besides.
+pub(crate) fn certificates() -> TempDir {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    pki::init(dir.path(), 3, &[]).expect("pki init");
+    pki::issue(dir.path(), "operator/anna", Role::Viewer, &[]).expect("pki issue");
+    dir
+}
+
+/// Starts a member on a free port until the test ends.
+pub(crate) async fn member(certificates: &TempDir, slot: u64, mode: Mode) -> (String, Fake) {
+    let folder = certificates.path().join(format!("member-{slot}"));
+    let tls = TlsDir::load(&folder).expect("TLS folder");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
+    let address = listener.local_addr().expect("address").to_string();
+    let fake = Fake { mode, orders: Arc::default() };
+    let serving = tonic::transport::Server::builder()
+        .add_service(AdminServer::new(fake.clone()))
+        .serve_with_incoming::<_, TlsIo, _, _>(grpc::incoming(listener, tls));
+    tokio::spawn(serving);
+    (address, fake)
+}
+
+/// A port on which nobody listens.
+pub(crate) async fn dead() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
+    listener.local_addr().expect("address").to_string()
+}
+
+/// A port whose owner accepts and never says a word.
+pub(crate) async fn mute() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
+    let address: SocketAddr = listener.local_addr().expect("address");
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((tcp, _)) = listener.accept().await {
+            held.push(tcp);
+        }
+    });
+    address.to_string()
+}
+
+/// Runs `dovetail` with these arguments, and these folders and addresses.
+pub(crate) struct Cli {
+    pub(crate) core: String,
+    pub(crate) tls_dir: PathBuf,
+    pub(crate) columns: Option<u16>,
+}
+
+impl Cli {
+    pub(crate) fn new(core: &str, certificates: &TempDir) -> Self {
+        Self { core: core.to_owned(), tls_dir: certificates.path().join("operator"), columns: None }
+    }
+
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Ran {
+        let mut command = bare();
+        command.env("DOVETAIL_CORE", &self.core).env("DOVETAIL_TLS_DIR", &self.tls_dir);
+        if let Some(columns) = self.columns {
+            command.env("COLUMNS", columns.to_string());
+        }
+        ran(command.args(arguments)).await
+    }
+}
+
+/// `dovetail` without any of its environment.
+pub(crate) fn bare() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dovetail"));
+    for name in ["CORE", "TLS_DIR", "OUTPUT", "TIMEOUT", "LOG"] {
+        command.env_remove(format!("DOVETAIL_{name}"));
+    }
+    command.env_remove("COLUMNS").kill_on_drop(true);
+    command
+}
+
+/// What a run said, and how it ended.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+pub(crate) async fn ran(command: &mut Command) -> Ran {
+    let output = tokio::time::timeout(Duration::from_secs(60), command.output()).await;
+    let Output { status, stdout, stderr } = output.expect("it ends").expect("it starts");
+    Ran {
+        code: status.code().expect("it ends by itself"),
+        stdout: String::from_utf8(stdout).expect("UTF-8"),
+        stderr: String::from_utf8(stderr).expect("UTF-8"),
+    }
+}
+
+impl Fake {
+    fn leads(&self) -> Result<(), Status> {
+        match &self.mode {
+            Mode::Leader | Mode::Lossy | Mode::Silent => Ok(()),
+            Mode::NoQuorum => Err(Status::unavailable("no leader is known")),
+            Mode::Follower(leader) => {
+                let mut status = Status::unavailable("not the leader");
+                let hint = MetadataValue::try_from(leader.as_str()).expect("ASCII");
+                status.metadata_mut().insert("dovetail-leader", hint);
+                Err(status)
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for Fake {
+    async fn status(
+        &self,
+        request: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusResponse>, Status> {
+        grpc::require(&request, &[Allow::Member, Allow::Operator(Role::Viewer)])?;
+        let leads = self.leads().is_ok();
+        let knows = leads || matches!(self.mode, Mode::Follower(_));
+        Ok(Response::new(pb::StatusResponse {
+            cluster_id: "c1".to_owned(),
+            leader: u64::from(knows),
+            term: 3,
+            index: 57,
+            service_clusters: vec![
+                service_cluster("", 42, "aabbccddeeff00112233"),
+                service_cluster("blue", 40, "00"),
+            ],
+            members: vec![
+                pb::Member {
+                    id: 1,
+                    address: "core-1:8080".to_owned(),
+                    role: "leader".to_owned(),
+                    applied: 57,
+                    reachable: true,
+                    incarnation: "a1".to_owned(),
+                },
+                pb::Member {
+                    id: 2,
+                    address: "core-2:8080".to_owned(),
+                    role: "follower".to_owned(),
+                    applied: 50,
+                    reachable: false,
+                    incarnation: "b2".to_owned(),
+                },
+            ],
+            proxies: vec![
+                proxy("edge-1", 42, true, ""),
+                proxy("edge-2", 41, true, ""),
+                proxy("edge-3", 41, true, "digest differs"),
+                proxy("edge-4", 40, false, ""),
+            ],
+            problems: 2,
+            view: if knows && !request.get_ref().local { "leader" } else { "local" }.to_owned(),
+            docker_age_seconds: leads.then_some(0.25),
+            docker_error: String::new(),
+        }))
+    }
+
+    async fn routes(
+        &self,
+        request: Request<pb::RoutesRequest>,
+    ) -> Result<Response<pb::RoutesResponse>, Status> {
+        grpc::require(&request, &[Allow::Operator(Role::Viewer)])?;
+        let request = request.into_inner();
+        if !request.stale {
+            self.leads()?;
+        }
+        if request.service_cluster == "nowhere" {
+            return Err(Status::not_found("service cluster \"nowhere\" is not known"));
+        }
+        let upstream = |address: &str, state: &str| pb::Upstream {
+            address: address.to_owned(),
+            state: state.to_owned(),
+            task: "t1".to_owned(),
+            node: "n1".to_owned(),
+        };
+        let service = |name: &str, weight, upstreams| pb::RouteService {
+            name: name.to_owned(),
+            weight,
+            upstreams,
+        };
+        let route = |host: &str, path: &str, tls: &str, services| pb::Route {
+            host: host.to_owned(),
+            path: path.to_owned(),
+            tls: tls.to_owned(),
+            services,
+        };
+        Ok(Response::new(pb::RoutesResponse {
+            service_cluster: request.service_cluster,
+            revision: 42,
+            digest: "aabbccddeeff00112233".to_owned(),
+            routes: vec![
+                route(
+                    "shop.example",
+                    "/",
+                    "terminate",
+                    vec![
+                        service(
+                            "shop_v1",
+                            9_000,
+                            vec![
+                                upstream("10.0.1.3:8080", "active"),
+                                upstream("10.0.1.4:8080", "draining"),
+                            ],
+                        ),
+                        service("shop_v2", 1_000, vec![upstream("10.0.1.5:8080", "active")]),
+                    ],
+                ),
+                route("*", "/app", "none", vec![service("empty", 10_000, Vec::new())]),
+            ],
+        }))
+    }
+
+    async fn problems(
+        &self,
+        request: Request<pb::ProblemsRequest>,
+    ) -> Result<Response<pb::ProblemsResponse>, Status> {
+        grpc::require(&request, &[Allow::Operator(Role::Viewer)])?;
+        if !request.get_ref().stale {
+            self.leads()?;
+        }
+        Ok(Response::new(pb::ProblemsResponse {
+            problems: vec![pb::Problem {
+                service: "shop".to_owned(),
+                label: "com.docker.lb.port".to_owned(),
+                value: "http\u{1b}[2J".to_owned(),
+                reason: "not a number from 1 to 65535".to_owned(),
+                since_index: 12,
+            }],
+        }))
+    }
+
+    async fn annotate(
+        &self,
+        request: Request<pb::AnnotateRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        grpc::require(&request, &[Allow::Operator(Role::Operator)])?;
+        self.leads()?;
+        let request = request.into_inner();
+        let earlier = {
+            let mut orders = self.orders.lock().expect("orders");
+            orders.push((request.request_id.clone(), request.text));
+            orders.iter().filter(|(id, _)| *id == request.request_id).count() > 1
+        };
+        match self.mode {
+            Mode::Silent => std::future::pending().await,
+            Mode::Lossy if !earlier => Err(Status::unknown("leadership was lost meanwhile")),
+            _ => Ok(Response::new(pb::ChangeResponse {
+                index: 58,
+                revision: 42,
+                applied: "unchanged".to_owned(),
+                first_answer: earlier,
+            })),
+        }
+    }
+
+    type LogStream = tokio_stream::Iter<std::vec::IntoIter<Result<pb::LogEntry, Status>>>;
+
+    async fn log(
+        &self,
+        request: Request<pb::LogRequest>,
+    ) -> Result<Response<Self::LogStream>, Status> {
+        grpc::require(&request, &[Allow::Operator(Role::Operator)])?;
+        let request = request.into_inner();
+        let entries: Vec<_> = (request.from.max(1)..=3)
+            .take(usize::try_from(request.limit).expect("fits"))
+            .map(|index| {
+                Ok(pb::LogEntry {
+                    index,
+                    term: 1,
+                    leader_time_ms: 1_700_000_000_000 + index,
+                    actor: "dovetail://operator/anna".to_owned(),
+                    request_id: format!("r{index}"),
+                    cause: String::new(),
+                    kind: "command".to_owned(),
+                    summary: format!("annotate \"{index}\""),
+                    hash: "ff".to_owned(),
+                })
+            })
+            .collect();
+        Ok(Response::new(tokio_stream::iter(entries)))
+    }
+}
+
+fn service_cluster(name: &str, revision: u64, digest: &str) -> pb::ServiceClusterStatus {
+    pb::ServiceClusterStatus { name: name.to_owned(), revision, digest: digest.to_owned() }
+}
+
+fn proxy(name: &str, revision: u64, connected: bool, nack: &str) -> pb::Proxy {
+    pb::Proxy {
+        name: name.to_owned(),
+        address: "10.0.0.9".to_owned(),
+        service_cluster: String::new(),
+        revision,
+        digest: "aa".to_owned(),
+        connected,
+        member: u64::from(connected),
+        nack: nack.to_owned(),
+    }
+}

@@ -1,0 +1,7 @@
+//! `dovetail` from outside: what it prints, and how it ends.
+
+mod answers;
+mod changes;
+mod endings;
+mod fake;
+mod files;
