@@ -30,8 +30,9 @@ pub struct ClusterConfig {
     pub proxies: u8,
     /// Where Docker answers; the stand-in when absent.
     pub docker: Option<String>,
-    /// For every executable: `RUST_LOG`'s syntax.
+    /// Further arguments of every member.
     pub member_arguments: Vec<String>,
+    /// Further arguments of every proxy.
     pub proxy_arguments: Vec<String>,
 }
 

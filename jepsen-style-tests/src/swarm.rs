@@ -1,40 +1,44 @@
-//! A small orchestrator over the Docker stand-in: services whose tasks are real
-//! upstreams, and whose states change in the order in which Swarm changes them.
+//! A swarm whose tasks are real upstreams: the Docker stand-in decides as Swarm's
+//! managers do, and an agent carries it out as its machines do.
 //!
-//! The order is as measured on a real Swarm, the pauses are shorter: a task that is
-//! to stop is *marked* (DesiredState) first, keeps running for [`STOP_DELAY`] (3 s on
-//! a real one), and then its container is killed in the middle of whatever it does.
+//! The order of things is as measured on a real Swarm, the pauses are shorter: a task
+//! that is to stop is *marked* (DesiredState) first, keeps running for [`STOP_DELAY`]
+//! (3 s on a real one), and then its container is killed amid whatever it does.
 
-mod engine;
+mod agent;
 mod service;
 mod timing;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use dovetail_stand_in::{Options, Order, Rolling, StandIn, Timing};
+use tokio::task::JoinHandle;
 
 use crate::cluster::Cluster;
-use crate::upstream::Upstream;
 
 pub use service::{NETWORK, ServiceConfig, UpdateOrder, lb_labels};
 pub use timing::{event_to_proxy_times, median};
 
-use engine::{Engine, TaskFact};
+use agent::Agent;
 
 /// From the mark to the container's death.
 pub const STOP_DELAY: Duration = Duration::from_secs(1);
-/// From one state of a starting task to the next.
-const START_STEP: Duration = Duration::from_millis(40);
-/// The first and the last host of the place that tasks get.
-const TASK_HOSTS: std::ops::RangeInclusive<u8> = 100..=250;
 /// The port that every upstream listens on.
 pub const UPSTREAM_PORT: u16 = 8_080;
+/// How long Swarm may take over anything.
+const CONVERGE_DEADLINE: Duration = Duration::from_secs(60);
+/// The first host of the place that tasks get, and how many each service gets.
+const TASK_HOSTS: u8 = 30;
+const HOSTS_PER_SERVICE: u8 = 8;
+/// So many services can be there at once.
+const BLOCKS: u8 = (254 - TASK_HOSTS) / HOSTS_PER_SERVICE;
 
-/// A swarm of one application network. Clones share it.
+/// A swarm of one application network. Clones share it; the last one ends it.
 #[derive(Clone, Debug)]
 pub struct Swarm {
     shared: Arc<Shared>,
@@ -42,30 +46,23 @@ pub struct Swarm {
 
 #[derive(Debug)]
 struct Shared {
-    engine: Engine,
-    /// The first three bytes of every task's address.
+    stand_in: StandIn,
+    agent: Agent,
+    job: JoinHandle<()>,
+    /// The address `.0` of the place.
     network: IpAddr,
-    next_host: AtomicU8,
-    next_id: AtomicU64,
-    services: Mutex<BTreeMap<String, Service>>,
+    next_block: AtomicU8,
+    /// One creation at a time: it changes how fast tasks start.
+    creating: tokio::sync::Mutex<()>,
 }
 
-#[derive(Debug)]
-struct Service {
-    id: String,
-    config: ServiceConfig,
-    tasks: Vec<Task>,
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.job.abort();
+    }
 }
 
-#[derive(Debug)]
-struct Task {
-    fact: TaskFact,
-    /// What runs in its container: `SERVICE.SLOT.NUMBER`.
-    name: String,
-    upstream: Option<Upstream>,
-}
-
-/// A task, as a test sees it.
+/// A task that runs, as a test sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskView {
     pub id: String,
@@ -78,51 +75,48 @@ pub struct TaskView {
 impl Swarm {
     /// Starts the stand-in where the cluster's members look for Docker.
     pub async fn start(cluster: &Cluster) -> anyhow::Result<Self> {
-        let engine = Engine::start(cluster).await?;
+        let options = Options {
+            tcp: Some(cluster.stand_in_addr()),
+            nodes: 3,
+            timing: Timing { start: None, stop: None },
+            seed: fastrand::u64(..),
+            ..Options::default()
+        };
+        let stand_in = StandIn::start(options).await.context("start the stand-in for Docker")?;
+        let agent = Agent::default();
+        let job = tokio::spawn(agent.clone().run(stand_in.clone()));
         let shared = Shared {
-            engine,
+            stand_in,
+            agent,
+            job,
             network: cluster.place().ip(0),
-            next_host: AtomicU8::new(*TASK_HOSTS.start()),
-            next_id: AtomicU64::new(1),
-            services: Mutex::default(),
+            next_block: AtomicU8::new(0),
+            creating: tokio::sync::Mutex::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
 
     /// The stand-in itself, for its faults.
-    pub fn engine(&self) -> &Engine {
-        &self.shared.engine
+    pub fn stand_in(&self) -> &StandIn {
+        &self.shared.stand_in
     }
 
-    fn services(&self) -> MutexGuard<'_, BTreeMap<String, Service>> {
-        self.shared.services.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn with<T>(&self, name: &str, look: impl FnOnce(&mut Service) -> T) -> anyhow::Result<T> {
-        let mut services = self.services();
-        let service = services.get_mut(name).with_context(|| format!("no service {name}"))?;
-        Ok(look(service))
-    }
-
-    fn new_id(&self) -> String {
-        // Docker's ids are 25 characters of base 36; ours only have to be unlike.
-        format!("{:025}", self.shared.next_id.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// Creates a service with all its tasks running; returns when Docker said so.
+    /// Creates a service with all its tasks running from the first moment, so that what
+    /// is timed from the returned event on is the router's share alone.
     pub async fn create(&self, config: ServiceConfig) -> anyhow::Result<Instant> {
-        let name = config.name.clone();
-        let replicas = config.replicas;
-        let id = self.new_id();
-        self.services().insert(name.clone(), Service { id, config, tasks: Vec::new() });
-        // Like a service whose tasks start at once: its tasks run before it is seen, so
-        // that what is measured from here on is ours alone.
-        for slot in 1..=u64::from(replicas) {
-            let task = self.new_task(&name, slot, "running").await?;
-            self.run(&name, &task, &[]).await?;
+        let _creating = self.shared.creating.lock().await;
+        let addresses = self.next_addresses();
+        for address in addresses.iter().take(usize::from(config.replicas)) {
+            let addr = SocketAddr::new(*address, UPSTREAM_PORT);
+            self.shared.agent.make_ready(&config.name, addr).await?;
         }
-        self.push_service(&name, "create").await?;
-        Ok(Instant::now())
+        let stand_in = &self.shared.stand_in;
+        stand_in.set_timing(Timing { start: Some(Duration::ZERO), stop: None });
+        let created = stand_in.create_service(config.spec(addresses));
+        let event = Instant::now();
+        stand_in.set_timing(Timing { start: None, stop: None });
+        created?;
+        Ok(event)
     }
 
     /// Changes the labels of a service.
@@ -131,203 +125,90 @@ impl Swarm {
         name: &str,
         labels: BTreeMap<String, String>,
     ) -> anyhow::Result<Instant> {
-        self.with(name, |service| service.config.labels = labels)?;
-        self.push_service(name, "update").await?;
+        self.shared.stand_in.update_service(name, |spec| spec.labels = labels)?;
         Ok(Instant::now())
     }
 
-    /// Removes a service: its tasks are marked, then killed.
+    /// Removes a service; returns when its last task is dead.
     pub async fn remove(&self, name: &str) -> anyhow::Result<()> {
-        let id = self.with(name, |service| service.id.clone())?;
-        let tasks = self.tasks(name);
-        self.shared.engine.remove_service(&id, name).await?;
-        self.stop(name, &tasks, "remove").await?;
-        self.services().remove(name);
-        Ok(())
+        let stand_in = &self.shared.stand_in;
+        let id = stand_in.model().service(name).map(|service| service.id.clone());
+        let id = id.with_context(|| format!("no service {name}"))?;
+        stand_in.remove_service(name)?;
+        self.wait(&format!("{name} is gone"), |model| model.tasks_of(&id).is_empty()).await
     }
 
     /// Scales a service and returns when it has converged.
     pub async fn scale(&self, name: &str, replicas: u8) -> anyhow::Result<()> {
-        self.with(name, |service| service.config.replicas = replicas)?;
-        self.push_service(name, "update").await?;
-        let replicas = u64::from(replicas);
-        let tasks = self.tasks(name);
-        let surplus: Vec<TaskView> =
-            tasks.iter().filter(|task| task.slot > replicas).cloned().collect();
-        self.stop(name, &surplus, "remove").await?;
-        for slot in 1..=replicas {
-            if !tasks.iter().any(|task| task.slot == slot) {
-                self.start_task(name, slot).await?;
-            }
-        }
-        Ok(())
+        self.shared.stand_in.scale(name, u64::from(replicas))?;
+        self.converged(name).await
     }
 
     /// A rolling update, one task after the other; returns when it is done.
     pub async fn update(&self, name: &str, order: UpdateOrder) -> anyhow::Result<()> {
-        self.with(name, |service| service.config.update_state = "updating".to_owned())?;
-        self.push_service(name, "update").await?;
-        for task in self.tasks(name) {
-            match order {
-                UpdateOrder::StopFirst => {
-                    self.stop(name, std::slice::from_ref(&task), "shutdown").await?;
-                    self.start_task(name, task.slot).await?;
-                }
-                UpdateOrder::StartFirst => {
-                    self.start_task(name, task.slot).await?;
-                    self.stop(name, &[task], "shutdown").await?;
-                }
-            }
-        }
-        self.with(name, |service| service.config.update_state = "completed".to_owned())?;
-        self.push_service(name, "update").await
+        let order = match order {
+            UpdateOrder::StopFirst => Order::StopFirst,
+            UpdateOrder::StartFirst => Order::StartFirst,
+        };
+        let rolling = Rolling { order, ..Rolling::default() };
+        let update = self.shared.stand_in.rolling_update(name, rolling);
+        tokio::time::timeout(CONVERGE_DEADLINE, update)
+            .await
+            .with_context(|| format!("the update of {name} takes too long"))??;
+        self.converged(name).await
     }
 
-    /// Marks a task to be stopped and goes no further; returns when Docker said so.
-    pub async fn mark(
+    /// Waits until a service has all the tasks that it should, and no other alive.
+    pub async fn converged(&self, name: &str) -> anyhow::Result<()> {
+        self.wait(&format!("{name} has converged"), |model| {
+            let Some(service) = model.service(name) else { return false };
+            let tasks = model.tasks_of(&service.id);
+            let wanted = tasks.iter().filter(|task| task.wanted()).count();
+            let alive = tasks.iter().filter(|task| !task.ended()).count();
+            let run = tasks.iter().filter(|task| task.runs()).count();
+            wanted == alive && run == alive && u64::try_from(run) == Ok(service.spec.replicas)
+        })
+        .await
+    }
+
+    async fn wait(
         &self,
-        name: &str,
-        task: &TaskView,
-        desired: &str,
-    ) -> anyhow::Result<Instant> {
-        self.change(name, &task.id, |fact| fact.desired = desired.to_owned()).await?;
-        Ok(Instant::now())
+        what: &str,
+        wanted: impl FnMut(&dovetail_stand_in::Model) -> bool,
+    ) -> anyhow::Result<()> {
+        let waited = self.shared.stand_in.wait_until(wanted);
+        tokio::time::timeout(CONVERGE_DEADLINE, waited)
+            .await
+            .with_context(|| format!("not within {CONVERGE_DEADLINE:?}: {what}"))
     }
 
-    /// The tasks of a service that run, by slot.
+    /// The tasks of a service that run and are to run, by slot.
     pub fn tasks(&self, name: &str) -> Vec<TaskView> {
-        let services = self.services();
-        let tasks = services.get(name).map_or(&[][..], |service| &service.tasks);
-        let running = tasks.iter().filter(|task| task.upstream.is_some());
-        let mut views: Vec<TaskView> = running.map(Task::view).collect();
-        views.sort_by_key(|task| task.slot);
-        views
+        let tasks = self.shared.stand_in.tasks(name);
+        let running = tasks.iter().filter(|task| task.wanted() && task.runs());
+        let view = |task: &Arc<dovetail_stand_in::Task>| {
+            let (name, addr) = self.shared.agent.container(&task.id)?;
+            Some(TaskView { id: task.id.clone(), slot: task.slot, name, addr })
+        };
+        running.filter_map(view).collect()
     }
 
     /// How many requests reached a task, for as long as it runs.
-    pub fn requests(&self, name: &str, task: &TaskView) -> Option<u64> {
-        self.with(name, |service| {
-            let found = service.tasks.iter().find(|other| other.fact.id == task.id)?;
-            found.upstream.as_ref().map(Upstream::requests)
-        })
-        .ok()
-        .flatten()
+    pub fn requests(&self, task: &TaskView) -> Option<u64> {
+        self.shared.agent.requests(&task.id)
     }
 
-    async fn start_task(&self, name: &str, slot: u64) -> anyhow::Result<()> {
-        let task = self.new_task(name, slot, "new").await?;
-        self.run(name, &task, &["assigned", "preparing", "starting"]).await
-    }
-
-    /// A task that is to run, with its address, as Docker shows it first.
-    async fn new_task(&self, name: &str, slot: u64, state: &str) -> anyhow::Result<String> {
-        let id = self.new_id();
-        let service = self.with(name, |service| service.id.clone())?;
-        let number = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
-        let fact = TaskFact {
-            id: id.clone(),
-            service,
-            slot,
-            desired: "running".to_owned(),
-            state: if state == "running" { "starting" } else { state }.to_owned(),
-            address: self.new_address(),
-        };
-        let task =
-            Task { fact: fact.clone(), name: format!("{name}.{slot}.{number}"), upstream: None };
-        self.with(name, |service| service.tasks.push(task))?;
-        self.shared.engine.put_task(&fact).await?;
-        Ok(id)
-    }
-
-    fn new_address(&self) -> IpAddr {
-        let next =
-            |host: u8| Some(if host >= *TASK_HOSTS.end() { *TASK_HOSTS.start() } else { host + 1 });
-        let host = self.shared.next_host.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
-        match self.shared.network {
+    /// Addresses that no other service of late had.
+    fn next_addresses(&self) -> Vec<IpAddr> {
+        let block = self.shared.next_block.fetch_add(1, Ordering::Relaxed) % BLOCKS;
+        let first = TASK_HOSTS + block * HOSTS_PER_SERVICE;
+        let address = |host| match self.shared.network {
             IpAddr::V4(network) => {
                 let [a, b, c, _] = network.octets();
-                IpAddr::from([a, b, c, host.unwrap_or(*TASK_HOSTS.start())])
+                IpAddr::from([a, b, c, host])
             }
             network => network,
-        }
-    }
-
-    /// Takes a task through `states`, starts what is in it, and shows it running.
-    async fn run(&self, name: &str, task: &str, states: &[&str]) -> anyhow::Result<()> {
-        for state in states {
-            tokio::time::sleep(START_STEP).await;
-            self.change(name, task, |fact| fact.state = (*state).to_owned()).await?;
-        }
-        let found = self.with(name, |service| {
-            let found = service.tasks.iter().find(|other| other.fact.id == task)?;
-            Some((found.name.clone(), SocketAddr::new(found.fact.address, UPSTREAM_PORT)))
-        })?;
-        let (upstream_name, addr) = found.context("the task is gone")?;
-        let upstream = Upstream::start(&upstream_name, addr)
-            .await
-            .with_context(|| format!("{upstream_name} on {addr}"))?;
-        self.with(name, |service| {
-            if let Some(task) = service.tasks.iter_mut().find(|other| other.fact.id == task) {
-                task.upstream = Some(upstream);
-            }
-        })?;
-        self.change(name, task, |fact| fact.state = "running".to_owned()).await
-    }
-
-    /// Marks tasks, waits as Swarm does, kills them, and shows them dead.
-    async fn stop(&self, name: &str, tasks: &[TaskView], desired: &str) -> anyhow::Result<()> {
-        if tasks.is_empty() {
-            return Ok(());
-        }
-        for task in tasks {
-            self.mark(name, task, desired).await?;
-        }
-        tokio::time::sleep(STOP_DELAY).await;
-        for task in tasks {
-            let upstream = self.with(name, |service| {
-                let found = service.tasks.iter_mut().find(|other| other.fact.id == task.id)?;
-                found.upstream.take()
-            })?;
-            if let Some(upstream) = upstream {
-                upstream.kill();
-            }
-            self.change(name, &task.id, |fact| fact.state = "shutdown".to_owned()).await?;
-            self.with(name, |service| service.tasks.retain(|other| other.fact.id != task.id))?;
-            if desired == "remove" {
-                self.shared.engine.remove_task(&task.id).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn change(
-        &self,
-        name: &str,
-        task: &str,
-        change: impl FnOnce(&mut TaskFact),
-    ) -> anyhow::Result<()> {
-        let fact = self.with(name, |service| {
-            let found = service.tasks.iter_mut().find(|other| other.fact.id == task)?;
-            change(&mut found.fact);
-            Some(found.fact.clone())
-        })?;
-        self.shared.engine.put_task(&fact.context("the task is gone")?).await
-    }
-
-    async fn push_service(&self, name: &str, action: &str) -> anyhow::Result<()> {
-        let (id, config) =
-            self.with(name, |service| (service.id.clone(), service.config.clone()))?;
-        self.shared.engine.put_service(&id, &config, action).await
-    }
-}
-
-impl Task {
-    fn view(&self) -> TaskView {
-        TaskView {
-            id: self.fact.id.clone(),
-            slot: self.fact.slot,
-            name: self.name.clone(),
-            addr: SocketAddr::new(self.fact.address, UPSTREAM_PORT),
-        }
+        };
+        (first..first + HOSTS_PER_SERVICE).map(address).collect()
     }
 }

@@ -89,8 +89,12 @@ impl Upstream {
         let _ = tokio::time::timeout(deadline, &mut self.job).await;
     }
 
-    /// Cuts everything off, as a `kill -9` of the container would.
-    pub fn kill(self) {}
+    /// Cuts everything off, as a `kill -9` of the container would; returns when its
+    /// address is free again.
+    pub async fn kill(mut self) {
+        self.job.abort();
+        let _ = (&mut self.job).await;
+    }
 }
 
 impl Drop for Upstream {
@@ -245,7 +249,7 @@ mod tests {
             async move { if requests == 1 { Ok(()) } else { Err("no request yet".into()) } }
         })
         .await;
-        blue.kill();
+        blue.kill().await;
         assert!(request.await.unwrap().is_err());
     }
 }

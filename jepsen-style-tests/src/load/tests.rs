@@ -26,7 +26,7 @@ async fn a_killed_upstream_is_seen_with_its_reason() {
     let blue = upstream("blue").await;
     let load = Load::start(LoadConfig::of("a", [blue.addr()]));
     tokio::time::sleep(Duration::from_millis(100)).await;
-    blue.kill();
+    blue.kill().await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     let report = load.finish().await;
     assert!(report.failed() > 0, "{report}");

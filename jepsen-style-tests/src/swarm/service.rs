@@ -1,11 +1,14 @@
 //! What a service is made of.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use dovetail_stand_in::ServiceSpec;
 
 use super::UPSTREAM_PORT;
 
-/// The network that the application's tasks are on.
-pub const NETWORK: &str = "app";
+/// The network that the application's tasks are on: the stand-in's own.
+pub const NETWORK: &str = "demo";
 
 /// A replicated service, as somebody would create it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,8 +16,6 @@ pub struct ServiceConfig {
     pub name: String,
     pub labels: BTreeMap<String, String>,
     pub replicas: u8,
-    /// `UpdateStatus.State`; empty when there never was an update.
-    pub update_state: String,
 }
 
 /// Which goes first when a task is replaced.
@@ -27,12 +28,14 @@ pub enum UpdateOrder {
 impl ServiceConfig {
     /// A service with these labels; `com.docker.lb.` stands before each key.
     pub fn labelled(name: &str, replicas: u8, labels: &[(&str, &str)]) -> Self {
-        Self {
-            name: name.to_owned(),
-            labels: lb_labels(labels),
-            replicas,
-            update_state: String::new(),
-        }
+        Self { name: name.to_owned(), labels: lb_labels(labels), replicas }
+    }
+
+    pub(super) fn spec(self, addresses: Vec<IpAddr>) -> ServiceSpec {
+        let Self { name, labels, replicas } = self;
+        let replicas = u64::from(replicas);
+        let networks = vec![NETWORK.to_owned()];
+        ServiceSpec { name, labels, replicas, addresses, networks, ..ServiceSpec::default() }
     }
 
     /// A service that is published as `host`.

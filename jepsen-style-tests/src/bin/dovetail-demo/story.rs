@@ -9,7 +9,9 @@ use dovetail_jepsen::cluster::Cluster;
 use dovetail_jepsen::load::{Load, LoadConfig, Report};
 use dovetail_jepsen::reached;
 use dovetail_jepsen::status::Agreement;
-use dovetail_jepsen::swarm::{ServiceConfig, Swarm, UPSTREAM_PORT, UpdateOrder, lb_labels};
+use dovetail_jepsen::swarm::{
+    NETWORK, ServiceConfig, Swarm, UPSTREAM_PORT, UpdateOrder, lb_labels,
+};
 
 use crate::screen::Screen;
 
@@ -82,7 +84,7 @@ async fn bad_label(cluster: &Cluster, swarm: &Swarm) -> anyhow::Result<String> {
     cluster.routed(HOST, DEADLINE).await?;
     let port = UPSTREAM_PORT.to_string();
     swarm
-        .relabel("shop", lb_labels(&[("hosts", HOST), ("port", &port), ("network", "app")]))
+        .relabel("shop", lb_labels(&[("hosts", HOST), ("port", &port), ("network", NETWORK)]))
         .await?;
     reached(DEADLINE, || async {
         let problems = cluster.problems().await?;
