@@ -1,4 +1,5 @@
 //! openraft's own suite for stores: necessary, not sufficient (it knows no crash).
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
 mod store_support;
 

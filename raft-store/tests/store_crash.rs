@@ -1,4 +1,5 @@
 //! kill -9 at random moments: what was acknowledged is there afterwards.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
 mod store_support;
 

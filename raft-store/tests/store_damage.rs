@@ -1,4 +1,5 @@
 //! A disk that lost or changed what it acknowledged is refused, with a reason and advice.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
 mod store_support;
 

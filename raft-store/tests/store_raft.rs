@@ -1,4 +1,5 @@
 //! A lone member with openraft itself on top: what it answered is there after a restart.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
 mod store_support;
 

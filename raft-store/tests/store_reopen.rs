@@ -1,4 +1,5 @@
 //! What a store holds after it was closed: order, markers, raft snapshots, the ledger.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
 mod store_support;
 
