@@ -1,2 +1,7 @@
-//! node/proxy
-fn main() {}
+//! `dovetail-proxy`: see the library of the same name.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dovetail_proxy::run::main()
+}

@@ -1,0 +1,281 @@
+//! Bodies on their way through: one frame at a time, never more than the slower side takes.
+
+use std::cell::Cell;
+use std::error::Error;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::dial::UpstreamConn;
+use crate::framing::Violation;
+use crate::record::Record;
+use crate::stream::Wire;
+
+/// How long a client that expects `100 Continue` is kept waiting for the upstream's word.
+const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Why a client's body did not arrive whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyFault {
+    TooLarge { limit: u64 },
+    Violation(Violation),
+    ClientGone,
+}
+
+/// What a request's body tells whoever waits for the response.
+#[derive(Debug, Default)]
+pub struct BodyState {
+    fault: Cell<Option<BodyFault>>,
+}
+
+impl BodyState {
+    /// Why the body did not arrive whole.
+    pub fn fault(&self) -> Option<BodyFault> {
+        self.fault.get()
+    }
+}
+
+/// Keeps a body back until the upstream asks for it: `Expect: 100-continue`.
+#[derive(Debug, Default)]
+pub struct Gate {
+    open: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Gate {
+    /// The upstream wants the body.
+    pub fn open(&self) {
+        self.open.store(true, Ordering::Release);
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.open.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+        if self.open.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// The body of a request, on its way to an upstream.
+#[derive(Debug)]
+pub enum RequestBody {
+    Empty,
+    Upload(Box<Upload>),
+}
+
+/// A body that is being received.
+#[derive(Debug)]
+pub struct Upload {
+    incoming: Incoming,
+    limit: Option<u64>,
+    seen: u64,
+    state: Rc<BodyState>,
+    wire: Rc<Wire>,
+    gate: Option<(Arc<Gate>, Pin<Box<tokio::time::Sleep>>)>,
+}
+
+impl RequestBody {
+    /// The body of a request; `limit` is the most that it may have.
+    pub fn new(
+        incoming: Incoming,
+        limit: Option<u64>,
+        state: &Rc<BodyState>,
+        wire: &Rc<Wire>,
+        gate: Option<&Arc<Gate>>,
+    ) -> Self {
+        if incoming.is_end_stream() {
+            return Self::Empty;
+        }
+        let gate =
+            gate.map(|gate| (Arc::clone(gate), Box::pin(tokio::time::sleep(CONTINUE_PATIENCE))));
+        let (state, wire) = (Rc::clone(state), Rc::clone(wire));
+        Self::Upload(Box::new(Upload { incoming, limit, seen: 0, state, wire, gate }))
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Empty)
+    }
+}
+
+/// A request's body that did not arrive whole; [`BodyState::fault`] says why.
+#[derive(Debug, thiserror::Error)]
+#[error("the request body did not arrive whole")]
+pub struct Incomplete;
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Incomplete;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Incomplete>>> {
+        let Self::Upload(upload) = self.get_mut() else { return Poll::Ready(None) };
+        if let Some((gate, patience)) = &mut upload.gate {
+            if gate.poll(cx).is_pending() && patience.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            upload.gate = None;
+        }
+        let fault = match std::task::ready!(Pin::new(&mut upload.incoming).poll_frame(cx)) {
+            None => return Poll::Ready(None),
+            Some(Ok(frame)) => {
+                upload.seen += frame.data_ref().map_or(0, Bytes::len) as u64;
+                match upload.limit {
+                    Some(limit) if upload.seen > limit => BodyFault::TooLarge { limit },
+                    _ => return Poll::Ready(Some(Ok(frame))),
+                }
+            }
+            Some(Err(_)) => match upload.wire.violation() {
+                Some(violation) => BodyFault::Violation(violation),
+                None => BodyFault::ClientGone,
+            },
+        };
+        upload.state.fault.set(Some(fault));
+        Poll::Ready(Some(Err(Incomplete)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Upload(upload) => upload.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Upload(upload) => upload.incoming.size_hint(),
+        }
+    }
+}
+
+/// Why a response's body did not arrive whole, for hyper to close the connection.
+pub type BodyError = Box<dyn Error + Send + Sync>;
+
+/// The body of a response, on its way to the client.
+#[derive(Debug)]
+pub enum ResponseBody {
+    /// What the proxy itself says, or nothing.
+    Own { text: &'static str, record: Option<Box<Record>> },
+    /// What an upstream says.
+    Streaming(Box<Streaming>),
+}
+
+/// A response that is being received.
+#[derive(Debug)]
+pub struct Streaming {
+    incoming: Incoming,
+    /// Until the response has ended and the connection is free for another.
+    conn: Option<Box<UpstreamConn>>,
+    silence_max: Duration,
+    silent_since: Option<Instant>,
+    record: Box<Record>,
+}
+
+impl Streaming {
+    /// `incoming` comes over `conn`.
+    pub fn new(
+        incoming: Incoming,
+        conn: Box<UpstreamConn>,
+        silence_max: Duration,
+        record: Box<Record>,
+    ) -> Self {
+        Self { incoming, conn: Some(conn), silence_max, silent_since: None, record }
+    }
+
+    fn finish(&mut self, cx: &mut Context<'_>) {
+        if let Some(conn) = self.conn.take() {
+            self.record.worker().pool.put(conn, cx);
+        }
+    }
+
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut driven = false;
+        loop {
+            match Pin::new(&mut self.incoming).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.silent_since = None;
+                    self.record.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                    if self.incoming.is_end_stream() {
+                        self.finish(cx);
+                    }
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                Poll::Ready(None) => {
+                    self.finish(cx);
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    self.conn = None;
+                    self.record.error = Some("upstream_broke_off");
+                    return Poll::Ready(Some(Err(error.into())));
+                }
+                Poll::Pending => {}
+            }
+            let Some(conn) = &mut self.conn else { return Poll::Pending };
+            if driven {
+                let since = *self.silent_since.get_or_insert_with(Instant::now);
+                std::task::ready!(conn.poll_deadline(cx, since + self.silence_max));
+                self.conn = None;
+                self.record.error = Some("response_timeout");
+                return Poll::Ready(Some(Err("the upstream fell silent".into())));
+            }
+            conn.drive(cx);
+            driven = true;
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match self.get_mut() {
+            Self::Own { text: "", .. } => Poll::Ready(None),
+            Self::Own { text, record } => {
+                let bytes = Bytes::from_static(std::mem::take(text).as_bytes());
+                if let Some(record) = record {
+                    record.bytes += bytes.len() as u64;
+                }
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Self::Streaming(streaming) => streaming.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own { text, .. } => text.is_empty(),
+            Self::Streaming(streaming) => streaming.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own { text, .. } => SizeHint::with_exact(text.len() as u64),
+            Self::Streaming(streaming) => streaming.incoming.size_hint(),
+        }
+    }
+}

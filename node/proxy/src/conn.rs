@@ -1,0 +1,306 @@
+//! One client's connection: which protocol it speaks, how long it may be silent, how it ends.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use crate::body::{ResponseBody, Streaming};
+use crate::forward::{Answered, AnsweredBody, forward};
+use crate::record::Record;
+use crate::respond::ProxyError;
+use crate::stream::{ClientStream, Expiry, Patience, Wire};
+use crate::tunnel::{self, Tunnel};
+use crate::worker::{Phase, Worker};
+
+/// The client connection preface of HTTP/2 (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Longest head of a request, in bytes.
+const HEAD_BYTES_MAX: u32 = 16 * 1_024;
+/// How much of a body may wait in memory for the slower side.
+const BUFFER_BYTES_MAX: usize = 256 * 1_024;
+/// Requests that one HTTP/2 connection may have under way.
+const STREAMS_MAX: u32 = 128;
+/// Most bytes, and longest time, of a refused request that are still read, so that the
+/// client reads the refusal before it sees the connection end.
+const LINGER_BYTES_MAX: usize = 512 * 1_024;
+const LINGER_MAX: Duration = Duration::from_secs(1);
+
+/// What all requests of a connection share.
+pub struct Downstream {
+    pub worker: Rc<Worker>,
+    pub wire: Rc<Wire>,
+    pub client: SocketAddr,
+    /// The client's address, as headers say it.
+    pub client_ip: HeaderValue,
+    tunnel: RefCell<Option<Tunnel>>,
+}
+
+impl std::fmt::Debug for Downstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Downstream({})", self.client)
+    }
+}
+
+/// Serves a connection until it ends.
+pub async fn run(worker: Rc<Worker>, tcp: TcpStream, client: SocketAddr) {
+    let mut phase = worker.phase();
+    // A socket that refuses has ended, which its next use tells.
+    let _ = tcp.set_nodelay(true);
+    let patience = worker.patience();
+    let Some((first, http2)) = sniff(&tcp, &patience, &mut phase).await else { return };
+    let stream = ClientStream::new(tcp, first, http2);
+    let ip = client.ip().to_canonical().to_string();
+    let down = Rc::new(Downstream {
+        wire: stream.wire(),
+        client,
+        client_ip: HeaderValue::from_str(&ip).unwrap_or_else(|_| HeaderValue::from_static("-")),
+        tunnel: RefCell::default(),
+        worker,
+    });
+    if http2 {
+        serve_http2(down, stream, phase).await
+    } else {
+        serve_http1(down, stream, phase).await
+    }
+}
+
+/// Reads the first bytes, which tell the protocol.
+async fn sniff(
+    tcp: &TcpStream,
+    patience: &Patience,
+    phase: &mut watch::Receiver<Phase>,
+) -> Option<(Bytes, bool)> {
+    let mut buffer = [0; 2_048];
+    let mut filled = 0;
+    loop {
+        let limit = if filled == 0 { patience.idle } else { patience.head };
+        tokio::select! {
+            biased;
+            _ = phase.wait_for(|phase| *phase >= Phase::Closing) => return None,
+            ready = tokio::time::timeout(limit, tcp.readable()) => ready.ok()?.ok()?,
+        }
+        match tcp.try_read(&mut buffer[filled..]) {
+            Ok(0) => return None,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(_) => return None,
+        }
+        let compared = filled.min(PREFACE.len());
+        let http2 = buffer[..compared] == PREFACE[..compared];
+        if !http2 || compared == PREFACE.len() {
+            return Some((Bytes::copy_from_slice(&buffer[..filled]), http2));
+        }
+    }
+}
+
+async fn serve_http1(
+    down: Rc<Downstream>,
+    stream: ClientStream,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let service = {
+        let down = Rc::clone(&down);
+        service_fn(move |request| answer(Rc::clone(&down), request))
+    };
+    let mut conn = http1::Builder::new()
+        .half_close(true)
+        .header_read_timeout(None)
+        .max_header_size(HEAD_BYTES_MAX as usize)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    let ended = {
+        let graceful = |conn: Pin<&mut _>| http1::Connection::graceful_shutdown(conn);
+        drive(&down, Pin::new(&mut conn), &mut phase, Phase::Closing, graceful).await
+    };
+    if ended.is_none() {
+        return;
+    }
+    if let Some(violation) = down.wire.violation() {
+        down.worker.telemetry.violation(violation.kind());
+        if down.wire.head_was_refused() {
+            // hyper answered it; no request came of it that would be logged.
+            let mut record = down.record(&http::Method::default(), &http::Uri::default());
+            record.fail(&ProxyError::Framing(violation));
+        }
+    }
+    if let Some(tunnel) = down.tunnel.take() {
+        let parts = conn.into_parts();
+        let (tcp, held) = parts.io.into_inner().into_parts();
+        let early = [parts.read_buf, held];
+        tunnel::run(tunnel, tcp, early, &mut phase).await;
+    } else if down.wire.is_mid_request() {
+        let (tcp, _) = conn.into_parts().io.into_inner().into_parts();
+        linger(tcp).await;
+    }
+}
+
+async fn serve_http2(
+    down: Rc<Downstream>,
+    stream: ClientStream,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let service = {
+        let down = Rc::clone(&down);
+        service_fn(move |request| answer(Rc::clone(&down), request))
+    };
+    let conn = http2::Builder::new(LocalExecutor)
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX)
+        .max_send_buf_size(BUFFER_BYTES_MAX)
+        .initial_stream_window_size(256 * 1_024)
+        .initial_connection_window_size(1_024 * 1_024)
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .serve_connection(TokioIo::new(stream), service);
+    let conn = pin!(conn);
+    let graceful = |conn: Pin<&mut _>| http2::Connection::graceful_shutdown(conn);
+    // GOAWAY loses no request: it is said as soon as the drain begins.
+    drive(&down, conn, &mut phase, Phase::Lame, graceful).await;
+}
+
+/// Runs a connection under the clock and the drain. Returns `None` if it was broken off.
+async fn drive<C: Future<Output = hyper::Result<()>>>(
+    down: &Downstream,
+    mut conn: Pin<&mut C>,
+    phase: &mut watch::Receiver<Phase>,
+    graceful_from: Phase,
+    graceful: impl Fn(Pin<&mut C>),
+) -> Option<hyper::Result<()>> {
+    let wire = &down.wire;
+    let mut told = false;
+    let start = Instant::now() + down.worker.patience().head;
+    let mut timer = pin!(tokio::time::sleep_until(start.into()));
+    loop {
+        tokio::select! {
+            biased;
+            ended = conn.as_mut() => return Some(ended),
+            changed = phase.changed() => {
+                let now = if changed.is_err() { Phase::Cut } else { *phase.borrow_and_update() };
+                if now == Phase::Cut {
+                    down.worker.telemetry.connection_ended("cut_off");
+                    return None;
+                }
+                if now >= graceful_from && !told {
+                    told = true;
+                    graceful(conn.as_mut());
+                }
+            }
+            () = timer.as_mut() => {
+                let now = Instant::now();
+                match wire.expiry(&down.worker.patience(), now) {
+                    Expiry::Until(next) => timer.as_mut().reset(next.into()),
+                    Expiry::Idle => {
+                        // Told once, it ends by itself; a client that never reads is cut off.
+                        if told {
+                            return None;
+                        }
+                        told = true;
+                        graceful(conn.as_mut());
+                        timer.as_mut().reset((now + LINGER_MAX).into());
+                    }
+                    Expiry::Stalled(at) => {
+                        down.worker.telemetry.connection_ended(at);
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Downstream {
+    fn record(&self, method: &http::Method, uri: &http::Uri) -> Box<Record> {
+        let (method, uri) = (method.clone(), uri.clone());
+        Box::new(Record::new(&self.worker, &self.wire, self.client, method, uri))
+    }
+}
+
+/// Answers one request, always.
+async fn answer(
+    down: Rc<Downstream>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let (parts, incoming) = request.into_parts();
+    let http2 = parts.version == Version::HTTP_2;
+    let mut record = down.record(&parts.method, &parts.uri);
+    let mut response = match forward(&down, &mut record, parts, incoming).await {
+        Ok(Answered { head, body }) => {
+            record.status = head.status.as_u16();
+            let body = match body {
+                AnsweredBody::Empty => ResponseBody::Own { text: "", record: Some(record) },
+                AnsweredBody::Streaming(incoming, conn, silence_max) => ResponseBody::Streaming(
+                    Box::new(Streaming::new(incoming, conn, silence_max, record)),
+                ),
+                AnsweredBody::Tunnel(upstream, early, idle_max) => {
+                    *down.tunnel.borrow_mut() = Some(Tunnel { upstream, early, idle_max, record });
+                    ResponseBody::Own { text: "", record: None }
+                }
+            };
+            Response::from_parts(head, body)
+        }
+        Err(error) => {
+            record.fail(&error);
+            tracing::debug!(error = %dovetail_process::chain(&error), "request refused");
+            let (head, text) = error.response();
+            let body = ResponseBody::Own { text, record: Some(record) };
+            head.map(|()| body)
+        }
+    };
+    let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    down.wire.decide_upgrade(switching);
+    if http2 {
+        response.headers_mut().remove(CONNECTION);
+    } else if down.worker.is_lame() && !switching {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+/// Reads on for a moment after a refusal: closing at once would make the kernel reset
+/// the connection, and the client would never see why.
+async fn linger(mut tcp: TcpStream) {
+    let drained = async {
+        // An error here is the end as well.
+        let _ = tcp.shutdown().await;
+        let mut waste = [0; 8 * 1_024];
+        let mut seen = 0;
+        while seen < LINGER_BYTES_MAX {
+            match tcp.read(&mut waste).await {
+                Ok(0) | Err(_) => return,
+                Ok(count) => seen += count,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER_MAX, drained).await;
+}
+
+/// Runs HTTP/2 streams on the thread of their connection.
+#[derive(Clone, Copy, Debug)]
+struct LocalExecutor;
+
+impl<F> hyper::rt::Executor<F> for LocalExecutor
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    fn execute(&self, stream: F) {
+        tokio::task::spawn_local(stream);
+    }
+}

@@ -1,0 +1,39 @@
+//! The built-in proxy: takes requests, finds their route, passes them on.
+//!
+//! ```text
+//!  feed ─► table (swapped whole) ◄─ pinned once per request
+//!            │
+//!  worker ─► conn ─► stream + framing ─► hyper ─► forward ─► balance ─► pool, dial ─► upstream
+//!  (per core)                                       └► respond            body ◄──────────┘
+//!                                                        └► record ─► access_log, telemetry
+//! ```
+//!
+//! Invariants: a request sees one table; no request waits for the core, for a lock
+//! across an await, or for the access log; a byte that two parsers could read
+//! differently is refused; an upstream that drains gets no new request while another
+//! is active; nothing that was sent is sent again unless that is safe.
+//!
+//! A library only so that tests can run the forwarding code in their own process.
+//! Not here: what is a route (`routing`), how a table arrives (`feed`), Docker, Raft.
+
+pub mod access_log;
+pub mod args;
+pub mod balance;
+pub mod body;
+pub mod conn;
+pub mod dial;
+pub mod forward;
+pub mod framing;
+pub mod headers;
+pub mod pool;
+pub mod record;
+pub mod respond;
+pub mod run;
+pub mod server;
+pub mod stream;
+pub mod table;
+pub mod target;
+pub mod telemetry;
+pub mod tunnel;
+pub mod upstream;
+pub mod worker;

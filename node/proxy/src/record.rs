@@ -1,0 +1,122 @@
+//! What is known of a request in the end: for the access log and the metrics.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use http::{HeaderValue, Method, Uri};
+
+use crate::access_log::Line;
+use crate::respond::ProxyError;
+use crate::stream::Wire;
+use crate::table::{RouteEntry, RouteTable};
+use crate::worker::Worker;
+
+/// Status of a request whose client left before it was answered, as NGINX logs it.
+const CLIENT_CLOSED: u16 = 499;
+
+/// A request, from its head to the end of its response. Dropped, it is logged and counted.
+pub struct Record {
+    worker: Rc<Worker>,
+    wire: Rc<Wire>,
+    pub started: Instant,
+    client: SocketAddr,
+    method: Method,
+    uri: Uri,
+    pub host: Option<HeaderValue>,
+    pub request_id: Option<HeaderValue>,
+    pub table: Option<Arc<RouteTable>>,
+    pub entry: Option<Arc<RouteEntry>>,
+    /// The position of the last upstream tried.
+    pub candidate: Option<usize>,
+    pub attempts: u32,
+    pub status: u16,
+    pub bytes: u64,
+    pub error: Option<&'static str>,
+    pub detail: Option<String>,
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Record({} {} {})", self.method, self.uri, self.status)
+    }
+}
+
+impl Record {
+    /// A request begins.
+    pub fn new(
+        worker: &Rc<Worker>,
+        wire: &Rc<Wire>,
+        client: SocketAddr,
+        method: Method,
+        uri: Uri,
+    ) -> Self {
+        wire.begin();
+        Self {
+            worker: Rc::clone(worker),
+            wire: Rc::clone(wire),
+            started: Instant::now(),
+            client,
+            method,
+            uri,
+            host: None,
+            request_id: None,
+            table: None,
+            entry: None,
+            candidate: None,
+            attempts: 0,
+            status: CLIENT_CLOSED,
+            bytes: 0,
+            error: None,
+            detail: None,
+        }
+    }
+
+    /// The thread that serves it.
+    pub fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
+    /// It failed, and is answered by the proxy itself.
+    pub fn fail(&mut self, error: &ProxyError) {
+        self.status = error.status().as_u16();
+        self.error = Some(error.kind());
+        if self.worker.shared.access.wants_lines() {
+            self.detail = Some(dovetail_process::chain(error));
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.wire.end();
+        let elapsed = self.started.elapsed();
+        if self.status == CLIENT_CLOSED && self.error.is_none() {
+            self.error = Some("client_gone");
+        }
+        let cluster = self.table.as_ref().map(|table| &table.snapshot().service_cluster);
+        self.worker.telemetry.request(cluster, self.status, self.error, elapsed);
+        let access = &self.worker.shared.access;
+        if access.wants_lines() {
+            access.write(Line {
+                time: SystemTime::now(),
+                client: self.client,
+                method: std::mem::take(&mut self.method),
+                host: self.host.take(),
+                uri: std::mem::take(&mut self.uri),
+                status: self.status,
+                bytes: self.bytes,
+                duration: elapsed,
+                entry: self.entry.take(),
+                candidate: self.candidate,
+                attempts: self.attempts,
+                revision: self.table.as_ref().map(|table| table.revision()),
+                request_id: self.request_id.take(),
+                error: self.error,
+                detail: self.detail.take(),
+            });
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! A client's connection: every byte read is checked, every silence is timed.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::framing::{Framing, Step, Violation};
+
+/// What hyper reads in place of bytes that it must not see: no tokenizer takes a
+/// NUL, so it answers 400 (or fails the body) and closes.
+const POISON: &[u8] = b"\0\r\n\r\n";
+
+/// What becomes of a request that asks for an upgrade.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Upgrade {
+    #[default]
+    None,
+    /// The response is not known yet: nothing more is read.
+    Waiting,
+    Accepted,
+    Refused,
+}
+
+/// What the stream and the connection that owns it tell each other.
+#[derive(Debug)]
+pub struct Wire {
+    upgrade: Cell<Upgrade>,
+    waker: RefCell<Option<Waker>>,
+    violation: Cell<Option<Violation>>,
+    head_refused: Cell<bool>,
+    in_head: Cell<bool>,
+    in_body: Cell<bool>,
+    /// When the head that is being read began.
+    head_since: Cell<Instant>,
+    read_pending_since: Cell<Option<Instant>>,
+    write_pending_since: Cell<Option<Instant>>,
+    /// Requests that are being answered.
+    in_flight: Cell<usize>,
+    idle_since: Cell<Instant>,
+}
+
+/// Limits of a client's silence.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// From the first byte of a head to its end.
+    pub head: Duration,
+    /// Between two requests, and before the first.
+    pub idle: Duration,
+    /// Between two reads of a body.
+    pub body: Duration,
+    /// While it takes none of what it is sent.
+    pub send: Duration,
+}
+
+/// What a look at the clock says about a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// Nothing is due before this.
+    Until(Instant),
+    /// No request is under way, and none came for too long.
+    Idle,
+    /// The client stopped in the middle of something.
+    Stalled(&'static str),
+}
+
+impl Wire {
+    fn new(now: Instant) -> Self {
+        Self {
+            upgrade: Cell::default(),
+            waker: RefCell::default(),
+            violation: Cell::default(),
+            head_refused: Cell::default(),
+            in_head: Cell::new(false),
+            in_body: Cell::new(false),
+            head_since: Cell::new(now),
+            read_pending_since: Cell::default(),
+            write_pending_since: Cell::default(),
+            in_flight: Cell::new(0),
+            idle_since: Cell::new(now),
+        }
+    }
+
+    /// A request began.
+    pub fn begin(&self) {
+        self.in_flight.set(self.in_flight.get() + 1);
+    }
+
+    /// A request ended, whatever way.
+    pub fn end(&self) {
+        self.in_flight.set(self.in_flight.get().saturating_sub(1));
+        if self.in_flight.get() == 0 {
+            self.idle_since.set(Instant::now());
+        }
+    }
+
+    /// Requests that are being answered.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.get()
+    }
+
+    /// Whether the request under way asks for an upgrade, and nothing stands in its way.
+    pub fn upgrade_is_asked(&self) -> bool {
+        self.upgrade.get() == Upgrade::Waiting
+    }
+
+    /// The response to a request that asked for an upgrade is known.
+    pub fn decide_upgrade(&self, accepted: bool) {
+        if self.upgrade.get() != Upgrade::Waiting {
+            return;
+        }
+        self.upgrade.set(if accepted { Upgrade::Accepted } else { Upgrade::Refused });
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// What the client did that no request may do.
+    pub fn violation(&self) -> Option<Violation> {
+        self.violation.get()
+    }
+
+    /// Whether it did so in a head, so that no request came of it.
+    pub fn head_was_refused(&self) -> bool {
+        self.head_refused.get()
+    }
+
+    /// Whether the client is still sending a request.
+    pub fn is_mid_request(&self) -> bool {
+        self.in_head.get() || self.in_body.get() || self.violation.get().is_some()
+    }
+
+    /// Looks at the clock. Cheap: done when a timer fires, not per read.
+    pub fn expiry(&self, patience: &Patience, now: Instant) -> Expiry {
+        let mut next = now + patience.head;
+        let mut due = |since: Instant, limit: Duration| {
+            next = next.min(since + limit);
+            since + limit <= now
+        };
+        if let Some(since) = self.write_pending_since.get()
+            && due(since, patience.send)
+        {
+            return Expiry::Stalled("send");
+        }
+        if self.in_head.get() && due(self.head_since.get(), patience.head) {
+            return Expiry::Stalled("head");
+        }
+        if self.in_body.get()
+            && let Some(since) = self.read_pending_since.get()
+            && due(since, patience.body)
+        {
+            return Expiry::Stalled("body");
+        }
+        let idle = self.in_flight.get() == 0 && !self.in_head.get() && !self.in_body.get();
+        if idle && due(self.idle_since.get(), patience.idle) {
+            return Expiry::Idle;
+        }
+        // Never busy with itself, however small the limits are.
+        Expiry::Until(next.max(now + Duration::from_millis(5)))
+    }
+}
+
+/// A client's stream of bytes, as hyper may see it.
+#[derive(Debug)]
+pub struct ClientStream {
+    inner: TcpStream,
+    /// Bytes that were read and not passed on.
+    held: Bytes,
+    /// `None` for HTTP/2, whose frames delimit themselves.
+    framing: Option<Framing>,
+    wire: Rc<Wire>,
+}
+
+impl ClientStream {
+    /// `held` is what was read to tell HTTP/1 from HTTP/2.
+    pub fn new(inner: TcpStream, held: Bytes, http2: bool) -> Self {
+        let framing = if http2 { None } else { Some(Framing::default()) };
+        Self { inner, held, framing, wire: Rc::new(Wire::new(Instant::now())) }
+    }
+
+    /// What this stream tells about itself.
+    pub fn wire(&self) -> Rc<Wire> {
+        Rc::clone(&self.wire)
+    }
+
+    /// Takes the stream apart, for a tunnel: the socket, and what was read of it.
+    pub fn into_parts(self) -> (TcpStream, Bytes) {
+        (self.inner, self.held)
+    }
+
+    /// Checks what was just read into `buf` from `start` on.
+    fn check(&mut self, buf: &mut ReadBuf<'_>, start: usize) {
+        let Some(framing) = &mut self.framing else { return };
+        let was_in_head = framing.is_in_head();
+        match framing.feed(&buf.filled()[start..]) {
+            Step::All => {}
+            Step::Upgrade(taken) => {
+                let end = start + taken;
+                if end < buf.filled().len() {
+                    let mut rest = buf.filled()[end..].to_vec();
+                    rest.extend_from_slice(&self.held);
+                    self.held = rest.into();
+                    buf.set_filled(end);
+                }
+                self.wire.upgrade.set(Upgrade::Waiting);
+            }
+            Step::Refused(taken, violation) => {
+                self.wire.violation.set(Some(violation));
+                self.wire.head_refused.set(!framing.is_in_body());
+                buf.set_filled(start + taken);
+                self.held = Bytes::from_static(POISON);
+                // Whatever the client says after this is not heard.
+                framing.tunnel();
+            }
+        }
+        let in_head = framing.is_in_head();
+        if in_head && !was_in_head {
+            self.wire.head_since.set(Instant::now());
+        }
+        self.wire.in_head.set(in_head);
+        self.wire.in_body.set(framing.is_in_body());
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        match this.wire.upgrade.get() {
+            Upgrade::None => {}
+            Upgrade::Waiting => {
+                *this.wire.waker.borrow_mut() = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            Upgrade::Accepted => {
+                if let Some(framing) = &mut this.framing {
+                    framing.tunnel();
+                }
+                this.wire.upgrade.set(Upgrade::None);
+            }
+            Upgrade::Refused => this.wire.upgrade.set(Upgrade::None),
+        }
+        let start = buf.filled().len();
+        if this.held.is_empty() {
+            if this.wire.violation.get().is_some() {
+                // End of stream: hyper has its poison.
+                return Poll::Ready(Ok(()));
+            }
+            match Pin::new(&mut this.inner).poll_read(cx, buf) {
+                Poll::Ready(done) => {
+                    this.wire.read_pending_since.set(None);
+                    done?;
+                }
+                Poll::Pending => {
+                    if this.wire.read_pending_since.get().is_none() && this.wire.in_body.get() {
+                        this.wire.read_pending_since.set(Some(Instant::now()));
+                    }
+                    return Poll::Pending;
+                }
+            }
+        } else {
+            let taken = this.held.len().min(buf.remaining());
+            buf.put_slice(&this.held[..taken]);
+            this.held.advance(taken);
+            if this.wire.violation.get().is_some() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        this.check(buf, start);
+        if buf.filled().len() == start && !this.held.is_empty() {
+            // The very first byte was refused: what hyper gets instead must not be
+            // an empty read, which means the end.
+            let taken = this.held.len().min(buf.remaining());
+            buf.put_slice(&this.held[..taken]);
+            this.held.advance(taken);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl ClientStream {
+    fn note_write<T>(&self, polled: &Poll<T>) {
+        let since = &self.wire.write_pending_since;
+        match polled {
+            Poll::Ready(_) => since.set(None),
+            Poll::Pending if since.get().is_none() => since.set(Some(Instant::now())),
+            Poll::Pending => {}
+        }
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.inner).poll_write(cx, buf);
+        this.note_write(&polled);
+        polled
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.inner).poll_write_vectored(cx, bufs);
+        this.note_write(&polled);
+        polled
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+    }
+}

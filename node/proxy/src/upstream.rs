@@ -1,0 +1,185 @@
+//! An upstream as the whole proxy knows it: who it is, and whether it fails.
+//!
+//! Passive checks: `max_fails` connection errors or time-outs within
+//! `fail_timeout` take an upstream out for `fail_timeout`. Answers of the
+//! application, 5xx included, say nothing about the connection and do not count.
+//! The state is this proxy's own, shared by its threads.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Instant;
+
+use dovetail_routing::names::TaskId;
+use http::HeaderValue;
+
+/// Failures within [`FAIL_TIMEOUT_MS`] that take an upstream out.
+pub const MAX_FAILS: u32 = 3;
+/// How long failures are counted together, and how long an upstream stays out.
+pub const FAIL_TIMEOUT_MS: u64 = 10_000;
+
+/// Milliseconds since this process first asked. Monotonic, never 0.
+pub fn now_ms() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let elapsed = START.get_or_init(Instant::now).elapsed().as_millis();
+    u64::try_from(elapsed).unwrap_or(u64::MAX - 1) + 1
+}
+
+/// One address and the task behind it. A new task at an old address is another upstream.
+pub struct Upstream {
+    /// For keys of pools: never reused in a process.
+    pub id: u64,
+    pub address: SocketAddr,
+    pub task: Option<TaskId>,
+    /// The address, as `x-upstream-addr` says it.
+    pub header: HeaderValue,
+    /// Whether idle connections to it are worth keeping.
+    kept: AtomicBool,
+    fails: AtomicU32,
+    fails_since_ms: AtomicU64,
+    out_until_ms: AtomicU64,
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Upstream({})", self.address)
+    }
+}
+
+impl Upstream {
+    fn new(id: u64, address: SocketAddr, task: Option<TaskId>) -> Self {
+        let header = HeaderValue::from_str(&address.to_string())
+            .unwrap_or_else(|_| HeaderValue::from_static("-"));
+        Self {
+            id,
+            address,
+            task,
+            header,
+            kept: AtomicBool::new(true),
+            fails: AtomicU32::new(0),
+            fails_since_ms: AtomicU64::new(0),
+            out_until_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether passive checks took it out at `now_ms`.
+    pub fn is_out(&self, now_ms: u64) -> bool {
+        self.out_until_ms.load(Ordering::Relaxed) > now_ms
+    }
+
+    /// Whether idle connections to it are worth keeping: it is in the table in
+    /// force, and takes new requests.
+    pub fn is_kept(&self) -> bool {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    /// It answered.
+    pub fn succeeded(&self) {
+        // The load keeps the cache line shared between threads.
+        if self.fails.load(Ordering::Relaxed) != 0 {
+            self.fails.store(0, Ordering::Relaxed);
+            self.out_until_ms.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A connection could not be made, broke off or fell silent. Returns whether
+    /// this took it out.
+    ///
+    /// Threads may count past each other by one or two, which no one can tell
+    /// from a failure that came a moment earlier.
+    pub fn failed(&self, now_ms: u64) -> bool {
+        let since = self.fails_since_ms.load(Ordering::Relaxed);
+        if self.fails.load(Ordering::Relaxed) == 0 || now_ms.saturating_sub(since) > FAIL_TIMEOUT_MS
+        {
+            self.fails.store(0, Ordering::Relaxed);
+            self.fails_since_ms.store(now_ms, Ordering::Relaxed);
+        }
+        if self.fails.fetch_add(1, Ordering::Relaxed) + 1 < MAX_FAILS {
+            return false;
+        }
+        // The next failure after that takes it out again at once.
+        self.fails.store(MAX_FAILS - 1, Ordering::Relaxed);
+        self.fails_since_ms.store(now_ms + FAIL_TIMEOUT_MS, Ordering::Relaxed);
+        self.out_until_ms.swap(now_ms + FAIL_TIMEOUT_MS, Ordering::Relaxed) <= now_ms
+    }
+}
+
+/// All upstreams that some table still names, so that a swap keeps what is known of them.
+#[derive(Debug, Default)]
+pub struct Registry {
+    known: HashMap<(SocketAddr, Option<TaskId>), Weak<Upstream>>,
+    made: u64,
+}
+
+impl Registry {
+    /// The upstream at `address`, known or new.
+    pub fn get(&mut self, address: SocketAddr, task: Option<&TaskId>) -> Arc<Upstream> {
+        let key = (address, task.cloned());
+        if let Some(upstream) = self.known.get(&key).and_then(Weak::upgrade) {
+            return upstream;
+        }
+        self.made += 1;
+        let upstream = Arc::new(Upstream::new(self.made, address, key.1.clone()));
+        self.known.insert(key, Arc::downgrade(&upstream));
+        upstream
+    }
+
+    /// Says of every upstream whether idle connections to it are worth keeping.
+    pub fn keep_only(&mut self, keep: impl Fn(&Upstream) -> bool) {
+        self.known.retain(|_, known| match known.upgrade() {
+            Some(upstream) => {
+                upstream.kept.store(keep(&upstream), Ordering::Relaxed);
+                true
+            }
+            None => false,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstream() -> Upstream {
+        Upstream::new(1, "127.0.0.1:80".parse().expect("an address"), None)
+    }
+
+    #[test]
+    fn three_failures_in_ten_seconds_take_an_upstream_out_for_ten() {
+        let upstream = upstream();
+        assert!(!upstream.failed(1_000));
+        assert!(!upstream.failed(2_000));
+        assert!(!upstream.is_out(2_000));
+        assert!(upstream.failed(3_000));
+        assert!(upstream.is_out(3_000) && upstream.is_out(12_999));
+        assert!(!upstream.is_out(13_000));
+        // One more failure after that is enough.
+        assert!(upstream.failed(14_000));
+        assert!(upstream.is_out(14_000));
+        upstream.succeeded();
+        assert!(!upstream.is_out(14_000));
+        assert!(!upstream.failed(15_000));
+    }
+
+    #[test]
+    fn failures_far_apart_are_forgotten() {
+        let upstream = upstream();
+        for at in [1_000, 12_000, 23_000, 34_000] {
+            assert!(!upstream.failed(at));
+        }
+        assert!(!upstream.is_out(34_000));
+    }
+
+    #[test]
+    fn a_new_task_at_an_old_address_is_another_upstream() {
+        let mut registry = Registry::default();
+        let address = "127.0.0.1:80".parse().expect("an address");
+        let first = registry.get(address, Some(&"one".into()));
+        assert_eq!(first.id, registry.get(address, Some(&"one".into())).id);
+        assert_ne!(first.id, registry.get(address, Some(&"two".into())).id);
+        registry.keep_only(|_| false);
+        assert!(!first.is_kept());
+    }
+}

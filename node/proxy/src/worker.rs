@@ -1,0 +1,227 @@
+//! One thread of the proxy: its listener, its connections, its pool. Nothing of it is shared.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use metrics::Gauge;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::access_log::AccessLog;
+use crate::conn;
+use crate::pool::Pool;
+use crate::stream::Patience;
+use crate::table::SharedTable;
+use crate::telemetry::{self, Telemetry};
+
+/// How often idle upstream connections are looked at.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// How long to wait after an accept that failed for want of files or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long idle connections of clients stay open in a drain: a client that is about
+/// to send a request on one gets its answer, and is told to close.
+pub const LAME_FOR: Duration = Duration::from_secs(2);
+
+/// What all threads of the proxy share.
+#[derive(Debug)]
+pub struct Shared {
+    pub table: SharedTable,
+    pub limits: Limits,
+    pub access: AccessLog,
+    pub proxy_id: HeaderValue,
+    pub server_info: HeaderValue,
+    /// Open downstream connections of all threads.
+    pub connections: AtomicUsize,
+    /// Cancelled when the drain begins.
+    pub drain: CancellationToken,
+    /// Cancelled when the grace period is over.
+    pub cut: CancellationToken,
+}
+
+/// Limits that no snapshot changes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub connections_max: usize,
+    /// From the first byte of a head to its end.
+    pub head_timeout: Duration,
+    /// Between two reads of a client's body, and while a client takes none of its response.
+    pub client_timeout: Duration,
+}
+
+/// How far a drain has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    Serving,
+    /// No new connections; every answer asks the client to close.
+    Lame,
+    /// Idle connections are closed.
+    Closing,
+    /// All connections are broken off.
+    Cut,
+}
+
+/// One thread's part of the proxy.
+#[derive(Debug)]
+pub struct Worker {
+    pub shared: Arc<Shared>,
+    pub thread: usize,
+    pub pool: Pool,
+    pub telemetry: Telemetry,
+    phase: watch::Sender<Phase>,
+    lame: Cell<bool>,
+    gauge: Gauge,
+}
+
+impl Worker {
+    /// The worker of thread number `thread`.
+    pub fn new(shared: Arc<Shared>, thread: usize) -> Rc<Self> {
+        Rc::new(Self {
+            shared,
+            thread,
+            pool: Pool::default(),
+            telemetry: Telemetry::default(),
+            phase: watch::Sender::new(Phase::Serving),
+            lame: Cell::new(false),
+            gauge: telemetry::connections(),
+        })
+    }
+
+    /// How far the drain has come, and comes.
+    pub fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// Whether answers ask the client to close.
+    pub fn is_lame(&self) -> bool {
+        self.lame.get()
+    }
+
+    /// How long a client may be silent.
+    pub fn patience(&self) -> Patience {
+        let limits = &self.shared.limits;
+        let table = self.shared.table.pin();
+        let keepalive = table.map(|table| table.options.keepalive_timeout);
+        Patience {
+            head: limits.head_timeout,
+            idle: keepalive.unwrap_or(Duration::from_secs(75)),
+            body: limits.client_timeout,
+            send: limits.client_timeout,
+        }
+    }
+
+    /// Serves connections until the drain has ended. Runs in a `LocalSet`.
+    pub async fn run(self: Rc<Self>, listener: std::net::TcpListener) -> io::Result<()> {
+        let listener = TcpListener::from_std(listener)?;
+        let sweeper = tokio::task::spawn_local({
+            let worker = Rc::clone(&self);
+            async move {
+                let mut every = tokio::time::interval(SWEEP_INTERVAL);
+                loop {
+                    every.tick().await;
+                    worker.pool.sweep(Instant::now());
+                }
+            }
+        });
+        let drain = self.shared.drain.clone();
+        let mut draining = std::pin::pin!(drain.cancelled());
+        loop {
+            tokio::select! {
+                biased;
+                () = draining.as_mut() => break,
+                accepted = listener.accept() => self.accepted(accepted).await,
+            }
+        }
+        self.lame.set(true);
+        self.phase.send_replace(Phase::Lame);
+        self.empty_backlog(&listener).await;
+        drop(listener);
+        self.wait_for_connections().await;
+        sweeper.abort();
+        Ok(())
+    }
+
+    /// Accepts what already stands in the kernel's queue: closing would reset it.
+    async fn empty_backlog(self: &Rc<Self>, listener: &TcpListener) {
+        while let Ok(accepted) =
+            tokio::time::timeout(Duration::from_millis(1), listener.accept()).await
+        {
+            self.accepted(accepted).await;
+        }
+    }
+
+    async fn accepted(
+        self: &Rc<Self>,
+        accepted: io::Result<(tokio::net::TcpStream, std::net::SocketAddr)>,
+    ) {
+        let (tcp, client) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                self.telemetry.connection_ended("accept");
+                tracing::debug!(%error, "connection not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                return;
+            }
+        };
+        let open = Open::new(Rc::clone(self));
+        if open.count > self.shared.limits.connections_max {
+            self.telemetry.connection_ended("too_many");
+            return;
+        }
+        tokio::task::spawn_local(async move {
+            conn::run(Rc::clone(&open.worker), tcp, client).await;
+            drop(open);
+        });
+    }
+
+    async fn wait_for_connections(&self) {
+        // Every connection holds a receiver.
+        let empty = self.phase.closed();
+        let cut = self.shared.cut.cancelled();
+        let mut both = std::pin::pin!(async {
+            tokio::select! {
+                () = empty => true,
+                () = cut => false,
+            }
+        });
+        let finished = match tokio::time::timeout(LAME_FOR, both.as_mut()).await {
+            Ok(finished) => finished,
+            Err(_) => {
+                self.phase.send_replace(Phase::Closing);
+                both.await
+            }
+        };
+        if !finished {
+            self.phase.send_replace(Phase::Cut);
+            // Their last act is to drop what they hold, and to be logged.
+            let _ = tokio::time::timeout(Duration::from_millis(500), self.phase.closed()).await;
+        }
+    }
+}
+
+/// An open connection, counted.
+#[derive(Debug)]
+struct Open {
+    worker: Rc<Worker>,
+    count: usize,
+}
+
+impl Open {
+    fn new(worker: Rc<Worker>) -> Self {
+        let count = worker.shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
+        worker.gauge.increment(1.0);
+        Self { worker, count }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.worker.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        self.worker.gauge.decrement(1.0);
+    }
+}
