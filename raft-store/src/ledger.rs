@@ -33,7 +33,7 @@ const ROWS_BYTES_MAX: usize = 16 * 1_024 * 1_024;
 /// Gaps kept; with more, the oldest segment goes.
 const SEGMENTS_MAX: usize = 64;
 /// Rows looked at by one trim.
-const TRIM_ROWS_MAX: u64 = 100_000;
+const TRIM_ROWS_MAX: u64 = 10_000;
 
 static KEY: LazyLock<[u8; 32]> = LazyLock::new(|| blake3::derive_key("dovetail ledger v1", b""));
 
@@ -341,7 +341,8 @@ impl Ledger {
 
     /// Removes the oldest rows past `retention`; `now_ms` is the leader's time.
     ///
-    /// Returns the oldest row that is left. At most 100,000 rows go at once.
+    /// Returns the oldest row that is left. At most 10,000 rows go
+    /// at once, since nothing is applied meanwhile: call again until it stays.
     pub fn trim(&self, retention: &Retention, now_ms: u64) -> Result<u64, LedgerError> {
         let mut segments = self.segments();
         let mut changed = segments.clone();

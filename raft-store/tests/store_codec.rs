@@ -3,9 +3,12 @@
 mod store_support;
 
 use bytes::Bytes;
+use dovetail_proto::v1::LedgerRow;
 use dovetail_raft_store::codec::{self, InstallHeader};
+use dovetail_raft_store::ledger::row_hash;
 use dovetail_raft_store::{
-    Entry, EntryPayload, MemberNode, RaftSnapshotMeta, StoredMembership, TypeConfig, Vote,
+    Entry, EntryBytes, EntryPayload, MemberNode, RaftSnapshotMeta, StoredMembership, TypeConfig,
+    Vote,
 };
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
@@ -119,6 +122,43 @@ fn messages_survive_their_bytes() {
     assert_eq!(
         codec::decode_snapshot_response(codec::encode_snapshot_response(&response)).unwrap(),
         response
+    );
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Logs and ledgers of older builds stay readable, and their hashes stay true.
+#[test]
+fn bytes_on_the_disk_never_change() {
+    let node = MemberNode { slot: 2, incarnation: "ab".to_owned(), address: "a:1".to_owned() };
+    let all = [
+        (EntryPayload::Blank, "0a070803100118ac021200"),
+        (
+            EntryPayload::Normal(EntryBytes(Bytes::from_static(b"xyz"))),
+            "0a070803100118ac021a0378797a",
+        ),
+        (
+            EntryPayload::Membership(membership(&[(9, node)])),
+            "0a070803100118ac0222140a030a0109120d080910021a0261622203613a31",
+        ),
+    ];
+    for (payload, golden) in all {
+        let entry = Entry { log_id: log_id(3, 300), payload };
+        assert_eq!(hex(&codec::encode_entry(&entry)), golden);
+    }
+    assert_eq!(hex(&codec::encode_vote(&Vote::new_committed(5, 1))), "080510011801");
+    let row = LedgerRow {
+        index: 300,
+        term: 3,
+        entry: Bytes::from_static(b"xyz"),
+        kind: 0,
+        hash: Vec::new(),
+    };
+    assert_eq!(
+        hex(&row_hash(&[7; 32], "c0ffee", &row)),
+        "96a0adafc227b2d09774e40e9a9104bd62e596a30fd253b63823bc8e05c6bb4b"
     );
 }
 
