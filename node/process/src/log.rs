@@ -73,7 +73,9 @@ fn filter() -> Result<EnvFilter, LogError> {
             error,
         });
     }
-    Ok(EnvFilter::new("info"))
+    // openraft tells each failed heartbeat, many times a second; what an operator needs
+    // of it is in our own lines and in the metrics.
+    Ok(EnvFilter::new("info,openraft=error"))
 }
 
 /// The error and its causes, each once: `connect to upstream 10.0.0.7:80: refused`.

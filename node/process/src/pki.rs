@@ -183,7 +183,11 @@ impl Authority {
         let key = key_pair().map_err(failed)?;
         let now = OffsetDateTime::now_utc();
         let mut params = CertificateParams::default();
-        params.distinguished_name = common_name("dovetail");
+        // A name of its own, or a certificate of another authority would look forged
+        // rather than foreign.
+        let point = rcgen::PublicKeyData::der_bytes(&key);
+        let suffix: String = point.iter().rev().take(6).map(|byte| format!("{byte:02x}")).collect();
+        params.distinguished_name = common_name(&format!("dovetail authority {suffix}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.not_before = now - CLOCK_SKEW;

@@ -45,7 +45,8 @@ fn certificate_reason(error: &CertificateError) -> String {
 
 fn alert_reason(alert: AlertDescription) -> String {
     match alert {
-        AlertDescription::UnknownCA => {
+        // The latter when the two authorities have the same name.
+        AlertDescription::UnknownCA | AlertDescription::DecryptError => {
             "it refused our certificate: not signed by its ca.pem".to_owned()
         }
         AlertDescription::CertificateExpired => {
@@ -57,8 +58,7 @@ fn alert_reason(alert: AlertDescription) -> String {
         AlertDescription::BadCertificate
         | AlertDescription::CertificateUnknown
         | AlertDescription::UnsupportedCertificate
-        | AlertDescription::AccessDenied
-        | AlertDescription::DecryptError => format!("it refused our certificate: {alert:?}"),
+        | AlertDescription::AccessDenied => format!("it refused our certificate: {alert:?}"),
         alert => format!("it ended the handshake: {alert:?}"),
     }
 }
