@@ -125,8 +125,9 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
             return Err(no_leader(&view, "this member does not lead"));
         }
         if let Some(leader) = self.elsewhere(&caller, &view) {
-            let (mut client, request) = self.forward(leader, &caller, request.into_inner())?;
-            if let Ok(Ok(answer)) = timeout(FORWARD, client.status(request)).await {
+            if let Ok((mut client, request)) = self.forward(leader, &caller, request.into_inner())
+                && let Ok(Ok(answer)) = timeout(FORWARD, client.status(request)).await
+            {
                 return Ok(answer);
             }
         }
@@ -159,8 +160,9 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
         let view = self.view();
         // The leader alone knows what it holds back.
         if !stale && let Some(leader) = self.elsewhere(&caller, &view) {
-            let (mut client, request) = self.forward(leader, &caller, request.into_inner())?;
-            if let Ok(Ok(answer)) = timeout(FORWARD, client.problems(request)).await {
+            if let Ok((mut client, request)) = self.forward(leader, &caller, request.into_inner())
+                && let Ok(Ok(answer)) = timeout(FORWARD, client.problems(request)).await
+            {
                 return Ok(answer);
             }
         }

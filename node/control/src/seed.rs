@@ -93,3 +93,55 @@ impl<Q: Quorum> Seeder<Q> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dovetail_process::drain::Drain;
+    use dovetail_routing::Digest;
+
+    use super::*;
+    use crate::fakes::{FENCE, FakeQuorum, Fate, eventually};
+    use crate::ports::ProposeError;
+
+    fn config(source: u8) -> ClusterConfig {
+        let poll_interval = Some(Duration::from_secs(source.into()));
+        ClusterConfig { source: Digest([source; 32]), poll_interval, proxies: Vec::new() }
+    }
+
+    fn seed(quorum: &Arc<FakeQuorum>, drain: &Drain, source: u8) {
+        let soft = SoftProblems::new();
+        let seeder = Seeder::new(Arc::clone(quorum), config(source), 1, soft);
+        drain.watch().spawn(seeder.run(drain.watch()));
+    }
+
+    fn source(quorum: &FakeQuorum) -> Option<u8> {
+        quorum.current().config().map(|config| config.source.0[0])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_seeds_what_differs_and_only_that() {
+        let quorum = FakeQuorum::follower();
+        let first = Drain::new();
+        seed(&quorum, &first, 1);
+        sleep(Duration::from_secs(60)).await;
+        assert!(quorum.log().is_empty(), "a follower seeds nothing");
+
+        quorum.next(Fate::Fails(ProposeError::Unknown { reason: "lost".to_owned() }));
+        quorum.lead(Some(FENCE));
+        eventually("the file is in force", || source(&quorum) == Some(1)).await;
+        quorum.lead(None);
+        quorum.lead(Some(Fence { term: 2, ..FENCE }));
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(quorum.log().len(), 1, "it is in force already");
+        first.finish(Duration::from_secs(1)).await;
+
+        // Another file, and then the first one again.
+        for (number, file) in [2, 1].into_iter().enumerate() {
+            let drain = Drain::new();
+            seed(&quorum, &drain, file);
+            eventually("the other file is in force", || source(&quorum) == Some(file)).await;
+            assert_eq!(quorum.log().len(), number + 2);
+            drain.finish(Duration::from_secs(1)).await;
+        }
+    }
+}

@@ -32,16 +32,16 @@ pub(super) struct Absences {
     held: Option<Held>,
 }
 
-/// What Docker answered about an id, and when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
-    Pending,
-    /// 404, which is proof: Docker never reuses an id.
-    Gone,
-    /// The object is there, or Docker gave no usable answer.
-    Unproven {
-        at: Instant,
-    },
+/// What is known of an id from Docker's answers.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    /// A question is out.
+    pending: bool,
+    /// When the last answer came, usable or not.
+    answered: Option<Instant>,
+    /// `false` is 404, which is proof: Docker never reuses an id. `true` outweighs
+    /// every listing, until a 404 comes.
+    exists: Option<bool>,
 }
 
 /// A mass of absences, believed together or not at all.
@@ -77,7 +77,7 @@ impl Absences {
         let now = Instant::now();
         let absent: BTreeSet<_> = difference.removals.iter().map(ObjectKey::from).collect();
         self.missing.retain(|key, _| absent.contains(key));
-        self.asked.retain(|key, asked| *asked == Asked::Pending || absent.contains(key));
+        self.asked.retain(|key, asked| asked.pending || absent.contains(key));
         if full {
             for key in &absent {
                 self.missing.entry(key.clone()).or_insert((began, began)).1 = began;
@@ -106,35 +106,30 @@ impl Absences {
         let too_many = judgement.held > ASKED_MAX;
         unproven.retain(|(key, _)| self.may_ask(key, now) && !(too_many && mass.contains(key)));
         unproven.sort_by(|a, b| a.0.cmp(&b.0));
-        let pending = self.asked.values().filter(|asked| **asked == Asked::Pending).count();
+        let pending = self.asked.values().filter(|asked| asked.pending).count();
         for (key, change) in unproven.into_iter().take(ASKED_MAX.saturating_sub(pending)) {
-            self.asked.insert(key, Asked::Pending);
+            self.asked.entry(key).or_default().pending = true;
             judgement.ask.push(change.clone());
         }
         judgement
     }
 
-    /// Records Docker's answer about an id: `Some(false)` is 404.
+    /// Records Docker's answer about an id: `Some(false)` is 404, `None` no usable answer.
     pub(super) fn answered(&mut self, removed: &Change, exists: Option<bool>) {
-        let key = ObjectKey::from(removed);
-        let at = Instant::now();
-        if exists == Some(true) {
-            // The listing was wrong, so it is no proof either.
-            self.missing.remove(&key);
-            if self.held.as_ref().is_some_and(|held| held.keys.contains(&key)) {
-                self.held = None;
-            }
-        }
-        let asked = if exists == Some(false) { Asked::Gone } else { Asked::Unproven { at } };
-        self.asked.insert(key, asked);
+        let asked = self.asked.entry(ObjectKey::from(removed)).or_default();
+        asked.pending = false;
+        asked.answered = Some(Instant::now());
+        asked.exists = exists.or(asked.exists);
+    }
+
+    fn exists(&self, key: &ObjectKey) -> Option<bool> {
+        self.asked.get(key)?.exists
     }
 
     fn may_ask(&self, key: &ObjectKey, now: Instant) -> bool {
-        match self.asked.get(key) {
-            None => true,
-            Some(Asked::Unproven { at }) => *at + APART <= now,
-            Some(Asked::Pending | Asked::Gone) => false,
-        }
+        let Some(asked) = self.asked.get(key) else { return true };
+        let lately = asked.answered.is_some_and(|at| now < at + APART);
+        !asked.pending && !lately && asked.exists != Some(false)
     }
 
     /// Begins, continues or ends the hold, as the mass of this listing has it.
@@ -161,14 +156,17 @@ impl Absences {
         if let Some(held) = &self.held
             && mass.contains(key)
         {
-            let twice = held.listings.is_some_and(|(first, last)| first + APART <= last);
-            let all_gone = held.keys.iter().all(|key| self.asked.get(key) == Some(&Asked::Gone));
+            let twice = held.listings.is_some_and(|(first, last)| first + APART <= last)
+                && !held.keys.iter().any(|key| self.exists(key) == Some(true));
+            let all_gone = held.keys.iter().all(|key| self.exists(key) == Some(false));
             if !twice && !all_gone {
                 return false;
             }
         }
-        self.asked.get(key) == Some(&Asked::Gone)
-            || self.missing.get(key).is_some_and(|(first, last)| *first + APART <= *last)
+        match self.exists(key) {
+            Some(exists) => !exists,
+            None => self.missing.get(key).is_some_and(|(first, last)| *first + APART <= *last),
+        }
     }
 }
 
