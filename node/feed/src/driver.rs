@@ -5,27 +5,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use dovetail_process::drain::DrainWatch;
-use dovetail_process::grpc::{self, ChannelOptions};
+use dovetail_process::grpc;
 use dovetail_process::tls::TlsDir;
 use dovetail_proto::v1 as pb;
-use dovetail_proto::v1::feed_client::FeedClient;
 use dovetail_routing::Snapshot;
 use dovetail_routing::names::ServiceCluster;
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use crate::address::CoreAddresses;
 use crate::disk::DiskCopy;
 use crate::keeper::Keeper;
-use crate::subscription::{CANONICAL_BYTES_MAX, LeaveReason, Position, Subscription, Verdict};
+use crate::link::{AbortOnDrop, Dialler, Link};
+use crate::subscription::{LeaveReason, Position, Subscription, Verdict};
 
 /// How long a member may be silent; it sends a keep-alive every second.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
-/// How long a dial may take, and again the handshake.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long a member may take to accept the stream.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a subscriber that follows another than its preferred member looks for that.
+const LOOK_UP: Duration = Duration::from_secs(15);
 /// Pause after every member was tried in vain: doubled each time, with jitter.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -75,10 +72,11 @@ pub struct Feed<A> {
 }
 
 /// How following a member ended.
-struct Ended {
-    /// It sent at least one update that could be used.
-    worked: bool,
-    reason: String,
+enum Ended {
+    /// It cannot be followed; `worked` if it sent at least one usable update.
+    Lost { worked: bool, reason: String },
+    /// A preferred member can be followed again.
+    Better(Box<Link>),
 }
 
 impl Config {
@@ -134,18 +132,28 @@ impl<A: Apply> Feed<A> {
         let mut pause = PAUSE_MIN;
         // The member that was left last is asked last.
         let mut left: Option<usize> = None;
+        let mut linked: Option<Link> = None;
         loop {
             let mut worked = false;
             let order = (0..addresses.len()).filter(|at| Some(*at) != left).chain(left);
-            for at in order.collect::<Vec<_>>() {
-                let address = &addresses[at];
-                let ended = self.follow(address, keeper).await;
+            let order = linked.as_ref().map_or_else(|| order.collect(), |link| vec![link.at]);
+            for at in order {
+                let ended = self.follow(at, linked.take(), keeper).await;
                 self.status.send_modify(|status| status.following = None);
                 metrics::gauge!("dovetail_feed_connected").set(0.0);
-                self.complain(address, ended.reason);
-                left = Some(at);
-                if ended.worked {
-                    worked = true;
+                match ended {
+                    Ended::Better(link) => {
+                        worked = true;
+                        linked = Some(*link);
+                        break;
+                    }
+                    Ended::Lost { worked: so_far, reason } => {
+                        self.complain(&addresses[at], reason);
+                        left = Some(at);
+                        worked = so_far;
+                    }
+                }
+                if worked {
                     break;
                 }
             }
@@ -159,53 +167,90 @@ impl<A: Apply> Feed<A> {
         }
     }
 
-    /// Follows one member until it cannot be followed any more.
-    async fn follow(&mut self, address: &str, keeper: &Keeper) -> Ended {
-        let failed = |reason: String| Ended { worked: false, reason };
-        let (answers, requests) = mpsc::channel(16);
-        let hello = pb::FollowRequest { request: Some(self.hello()) };
-        if answers.try_send(hello).is_err() {
-            return failed("its stream takes no hello".to_owned());
-        }
-        let options = ChannelOptions { connect_timeout: CONNECT_TIMEOUT, ..Default::default() };
-        let channel = match grpc::channel_with(&self.config.tls, address, &options) {
-            Ok(channel) => channel,
-            Err(error) => return failed(dovetail_process::chain(&error)),
+    /// Follows one member until it cannot be followed any more, or need not be.
+    async fn follow(&mut self, at: usize, linked: Option<Link>, keeper: &Keeper) -> Ended {
+        let opened = match linked {
+            Some(link) => Ok(link),
+            None => self.dialler().open(at).await,
         };
-        let mut client =
-            FeedClient::new(channel).max_decoding_message_size(CANONICAL_BYTES_MAX + 64 * 1_024);
-        let open = client.follow(ReceiverStream::new(requests));
-        let mut updates = match tokio::time::timeout(OPEN_TIMEOUT, open).await {
-            Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) => return failed(grpc::describe(&status)),
-            Err(_) => return failed(format!("it opened no stream within {OPEN_TIMEOUT:?}")),
+        let mut link = match opened {
+            Ok(link) => link,
+            Err(reason) => return Ended::Lost { worked: false, reason },
         };
+        let mut update = Some(link.first.take());
         let mut worked = false;
+        let mut better: Option<AbortOnDrop<Option<Link>>> = None;
+        let mut look = tokio::time::interval_at(tokio::time::Instant::now() + LOOK_UP, LOOK_UP);
         loop {
-            let update = match tokio::time::timeout(SILENCE_MAX, updates.message()).await {
-                Ok(Ok(Some(update))) => update,
-                Ok(Ok(None)) => return Ended { worked, reason: "it ended the stream".to_owned() },
-                Ok(Err(status)) => return Ended { worked, reason: grpc::describe(&status) },
-                Err(_) => {
-                    return Ended { worked, reason: format!("it was silent for {SILENCE_MAX:?}") };
+            if let Some(update) = update.take().flatten() {
+                let answer = match self.take(update, keeper) {
+                    Ok(answer) => answer,
+                    Err(reason) => return Ended::Lost { worked, reason: reason.to_string() },
+                };
+                if !worked {
+                    worked = true;
+                    let address = &self.config.core.as_slice()[at];
+                    info!(address, "following a member");
+                    self.complaints.clear();
+                    self.status.send_modify(|status| status.following = Some(address.clone()));
+                    metrics::gauge!("dovetail_feed_connected").set(1.0);
                 }
-            };
-            let answer = match self.take(update, keeper) {
-                Ok(answer) => answer,
-                Err(reason) => return Ended { worked, reason: reason.to_string() },
-            };
-            if !worked {
-                worked = true;
-                info!(address, "following a member");
-                self.complaints.clear();
-                self.status.send_modify(|status| status.following = Some(address.to_owned()));
-                metrics::gauge!("dovetail_feed_connected").set(1.0);
+                if let Some(request) = answer
+                    && link.answers.send(request).await.is_err()
+                {
+                    let reason = "its stream takes no answers".to_owned();
+                    return Ended::Lost { worked, reason };
+                }
             }
-            if let Some(request) = answer
-                && answers.send(pb::FollowRequest { request: Some(request) }).await.is_err()
-            {
-                return Ended { worked, reason: "its stream takes no answers".to_owned() };
+            tokio::select! {
+                biased;
+                next = tokio::time::timeout(SILENCE_MAX, link.updates.message()) => {
+                    let reason = match next {
+                        Ok(Ok(Some(next))) => {
+                            update = Some(Some(next));
+                            continue;
+                        }
+                        Ok(Ok(None)) => "it ended the stream".to_owned(),
+                        Ok(Err(status)) => grpc::describe(&status),
+                        Err(_) => format!("it was silent for {SILENCE_MAX:?}"),
+                    };
+                    return Ended::Lost { worked, reason };
+                }
+                found = async { match &mut better {
+                    Some(job) => (&mut job.0).await,
+                    None => std::future::pending().await,
+                } } => {
+                    better = None;
+                    if let Ok(Some(link)) = found && self.is_usable(&link) {
+                        return Ended::Better(Box::new(link));
+                    }
+                }
+                _ = look.tick(), if at > 0 && better.is_none() => {
+                    let dialler = self.dialler();
+                    better = Some(AbortOnDrop(tokio::spawn(async move {
+                        for preferred in 0..at {
+                            if let Ok(link) = dialler.open(preferred).await {
+                                return Some(link);
+                            }
+                        }
+                        None
+                    })));
+                }
             }
+        }
+    }
+
+    /// Whether a member that was dialled in passing can be followed.
+    fn is_usable(&self, link: &Link) -> bool {
+        let first = link.first.clone();
+        first.is_some_and(|update| !matches!(self.subscription.receive(update), Verdict::Leave(_)))
+    }
+
+    fn dialler(&self) -> Dialler {
+        Dialler {
+            core: self.config.core.clone(),
+            tls: self.config.tls.clone(),
+            hello: pb::FollowRequest { request: Some(self.hello()) },
         }
     }
 
@@ -229,7 +274,7 @@ impl<A: Apply> Feed<A> {
         &mut self,
         update: pb::Update,
         keeper: &Keeper,
-    ) -> Result<Option<pb::follow_request::Request>, LeaveReason> {
+    ) -> Result<Option<pb::FollowRequest>, LeaveReason> {
         use pb::follow_request::Request;
         let (answer, verdict) = match self.subscription.receive(update) {
             Verdict::Leave(reason) => return Err(reason),
@@ -266,7 +311,7 @@ impl<A: Apply> Feed<A> {
             warn!(revision = nack.revision, reason = nack.reason, "snapshot refused");
         }
         metrics::counter!("dovetail_feed_snapshots_total", "verdict" => verdict).increment(1);
-        Ok(Some(answer))
+        Ok(Some(pb::FollowRequest { request: Some(answer) }))
     }
 
     /// Logs why a member is not followed, the same words once in a while.

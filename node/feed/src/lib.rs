@@ -17,6 +17,7 @@ mod address;
 mod disk;
 mod driver;
 mod keeper;
+mod link;
 mod subscription;
 
 pub use address::{CoreAddresses, InvalidAddresses};

@@ -26,8 +26,7 @@ pub enum Verdict {
     /// Put the snapshot in force, then report with [`Subscription::in_force`], or
     /// [`Subscription::refused`].
     Swap { position: Position, snapshot: Arc<Snapshot>, canonical: Bytes },
-    /// It is in force already, or older: a reconnect to a lagging member looks so.
-    /// Acknowledge what is in force, so that the member does not wait.
+    /// It is in force already: acknowledge it again, since the member waits for an answer.
     Confirm(pb::Ack),
     /// The member lives; `caught_up` if nothing newer than what is in force exists.
     Alive { caught_up: bool },
@@ -40,6 +39,8 @@ pub enum Verdict {
 /// Why a member is not followed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LeaveReason {
+    #[error("it belongs to no quorum yet")]
+    NotFormed,
     #[error("it has not heard from a leader for {0} ms")]
     LeaderSilent(u64),
     #[error("it belongs to cluster {theirs}, which was not restored from {ours}")]
@@ -68,8 +69,7 @@ impl Subscription {
     pub fn receive(&self, update: pb::Update) -> Verdict {
         let pb::Update { cluster_id, ancestors, update } = update;
         if cluster_id.is_empty() {
-            // A member that has joined no quorum yet knows nothing.
-            return Verdict::Leave(LeaveReason::LeaderSilent(u64::MAX));
+            return Verdict::Leave(LeaveReason::NotFormed);
         }
         if let Some(ours) = &self.in_force
             && ours.cluster_id != cluster_id
@@ -112,8 +112,11 @@ impl Subscription {
                     ours.digest
                 ));
             }
-            if revision <= ours.revision {
+            if revision == ours.revision && ours.cluster_id == cluster_id {
                 return Verdict::Confirm(ack(ours));
+            }
+            if revision <= ours.revision {
+                return nack(format!("revision {} is in force and not older", ours.revision));
             }
         }
         if update.canonical.len() > CANONICAL_BYTES_MAX {
@@ -211,13 +214,17 @@ mod tests {
     }
 
     #[test]
-    fn an_older_revision_is_answered_with_what_is_in_force() {
-        for revision in [5, 4] {
-            let Verdict::Confirm(ack) = subscription().receive(update("a", &[], revision)) else {
-                panic!("it is not newer");
-            };
-            assert_eq!(ack.revision, 5);
-        }
+    fn a_proxy_never_goes_back() {
+        let Verdict::Confirm(ack) = subscription().receive(update("a", &[], 5)) else {
+            panic!("it is in force");
+        };
+        assert_eq!(ack.revision, 5);
+        // Named by its own revision, so that the member knows which push is answered.
+        let Verdict::Nack(nack) = subscription().receive(update("a", &[], 4)) else {
+            panic!("it is older");
+        };
+        assert_eq!(nack.revision, 4);
+        assert!(nack.reason.contains("revision 5 is in force"), "{}", nack.reason);
     }
 
     #[test]
@@ -232,8 +239,11 @@ mod tests {
                 Verdict::Leave(LeaveReason::OtherCluster { ours: "a".into(), theirs: "b".into() })
             );
         }
-        // It never goes back, not even to a restored quorum.
-        assert!(matches!(subscription().receive(update("b", &["a"], 5)), Verdict::Confirm(_)));
+        // Not even to a restored quorum does it go back.
+        for revision in [5, 4] {
+            let restored = update("b", &["a"], revision);
+            assert!(matches!(subscription().receive(restored), Verdict::Nack(_)));
+        }
     }
 
     #[test]
@@ -280,6 +290,6 @@ mod tests {
             assert_eq!(subscription.receive(given), verdict);
         }
         let unformed = pb::Update::default();
-        assert!(matches!(subscription.receive(unformed), Verdict::Leave(_)));
+        assert_eq!(subscription.receive(unformed), Verdict::Leave(LeaveReason::NotFormed));
     }
 }
