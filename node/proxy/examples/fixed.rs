@@ -1,0 +1,75 @@
+//! A proxy with a fixed table, for measurements: `fixed LISTEN HOST UPSTREAM…`.
+//!
+//! No core, no certificate, no access log; one thread, or `THREADS` of the environment.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dovetail_proxy::access_log::AccessLogTarget;
+use dovetail_proxy::server::Config;
+use dovetail_proxy::worker::Limits;
+use dovetail_routing::names::ContextRoot;
+use dovetail_routing::snapshot::{
+    Revision, Route, RouteHost, RouteService, Snapshot, TlsMode, Upstream, UpstreamState,
+};
+
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            dovetail_process::exit::say(&format!("{error}; fixed LISTEN HOST UPSTREAM…"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Failure> {
+    let mut words = std::env::args().skip(1);
+    let http: SocketAddr = words.next().ok_or("no address to listen on")?.parse()?;
+    let host = words.next().ok_or("no host")?.parse()?;
+    let upstreams = words
+        .map(|address| {
+            let state = UpstreamState::Active;
+            Ok(Upstream { address: address.parse()?, state, task: None, node: None })
+        })
+        .collect::<Result<Vec<_>, Failure>>()?;
+    let services = vec![RouteService {
+        id: "service".into(),
+        name: "service".into(),
+        weight: 10_000,
+        upstreams,
+    }];
+    let (path, tls) = (ContextRoot::root(), TlsMode::None);
+    let routes = vec![Route { host: RouteHost::Named(host), path, tls, services }];
+    let revision = Revision(1);
+    let snapshot = Arc::new(Snapshot { revision, routes, ..Snapshot::default() });
+    let access_log = std::env::var("ACCESS_LOG").unwrap_or_else(|_| "none".to_owned());
+    let server = Config {
+        http,
+        threads: std::env::var("THREADS").map_or(Ok(1), |threads| threads.parse())?,
+        name: "fixed".to_owned(),
+        access_log: access_log.parse::<AccessLogTarget>()?,
+        limits: Limits {
+            connections_max: 100_000,
+            head_timeout: Duration::from_secs(10),
+            client_timeout: Duration::from_secs(60),
+        },
+    }
+    .build()?;
+    server.shared().table.replace(&snapshot)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut running = server.start()?;
+        tokio::select! {
+            () = running.ended() => {}
+            _ = dovetail_process::signal::shutdown() => {
+                running.drain(Duration::from_secs(1)).await;
+            }
+        }
+        Ok(())
+    })
+}
