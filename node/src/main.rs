@@ -6,6 +6,7 @@ mod args;
 mod docker;
 mod raft;
 mod shutdown;
+mod upkeep;
 mod wire;
 
 use std::process::ExitCode;

@@ -33,7 +33,7 @@ use crate::raft::network::Network;
 use crate::raft::peers::OtherMembers;
 use crate::raft::quorum::{self, RaftQuorum};
 use crate::raft::server::Server;
-use crate::shutdown;
+use crate::{shutdown, upkeep};
 
 type MemberCore = Core<RaftQuorum, OtherMembers, SwarmView>;
 
@@ -80,13 +80,15 @@ async fn serve(args: Args, tls: TlsDir, keys: ClusterKeys) -> anyhow::Result<()>
 
     // Who this member is, and its part of the quorum.
     let Store { log, machine, owner, ledger, state, handle } = store;
-    let hub = Hub::new(args.id, args.members.clone(), tls.clone(), owner, handle.clone());
+    let advertised = args.advertised().to_owned();
+    let hub =
+        Hub::new(args.id, args.members.clone(), advertised, tls.clone(), owner, handle.clone());
     let (view_sender, view) = watch::channel(QuorumView {
         cluster_id: hub.owner().cluster_id,
         this: args.id,
         ..QuorumView::default()
     });
-    let quorum = Arc::new(RaftQuorum::new(Arc::clone(&hub), state, view, ledger));
+    let quorum = Arc::new(RaftQuorum::new(Arc::clone(&hub), state.clone(), view, ledger.clone()));
 
     // What it serves: Raft to members, the feed to proxies, the admin API to operators.
     let poll_interval = keys.config.as_ref().and_then(|config| config.poll_interval);
@@ -127,7 +129,7 @@ async fn serve(args: Args, tls: TlsDir, keys: ClusterKeys) -> anyhow::Result<()>
     check.set_ok();
     let raft_ended = tokio::spawn(quorum::follow(Arc::clone(&hub), view_sender));
     start_jobs(&core, args.id, keys, &readiness);
-    drain.watch().spawn(snapshots(Arc::clone(&hub), drain.watch()));
+    drain.watch().spawn(upkeep::run(Arc::clone(&hub), ledger, state, drain.watch()));
 
     let ended = tokio::select! {
         biased;
@@ -162,23 +164,6 @@ fn start_jobs(core: &MemberCore, slot: Slot, keys: ClusterKeys, readiness: &Read
     if let Some(config) = keys.config {
         let seeder = Seeder::new(Arc::clone(&core.quorum), config, slot, core.soft.clone());
         drain.spawn(seeder.run(drain.clone()));
-    }
-}
-
-/// Builds a raft snapshot whenever the store says that one is due.
-async fn snapshots(hub: Arc<Hub>, drain: DrainWatch) {
-    let mut every = tokio::time::interval(Duration::from_secs(1));
-    loop {
-        tokio::select! {
-            biased;
-            () = drain.begun() => return,
-            _ = every.tick() => {}
-        }
-        if let Some(raft) = hub.raft().filter(|_| hub.store.should_snapshot())
-            && let Err(error) = raft.trigger().snapshot().await
-        {
-            warn!(%error, "raft snapshot not begun");
-        }
     }
 }
 

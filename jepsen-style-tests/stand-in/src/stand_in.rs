@@ -269,6 +269,12 @@ impl StandIn {
             }
             (made, timers, state.timing)
         };
+        self.begin(timers, timing);
+        Ok(made)
+    }
+
+    /// Sets timers off. Apart from [`Self::change`], whose type parameters it must not repeat.
+    fn begin(&self, timers: Vec<(Timer, String)>, timing: Timing) {
         for (timer, task) in timers {
             let after = match timer {
                 Timer::Start => timing.start,
@@ -283,7 +289,6 @@ impl StandIn {
                 });
             }
         }
-        Ok(made)
     }
 
     fn publish(&self, state: &mut State, event: Event) {

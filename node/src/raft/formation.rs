@@ -127,27 +127,27 @@ fn lowest(hub: &Hub) -> Slot {
 async fn found(hub: &Arc<Hub>) -> Result<Step, FormationError> {
     let cluster_id = dovetail_raft_store::random_id().map_err(FormationError::Random)?;
     let mut nodes = BTreeMap::new();
-    for (&slot, address) in &hub.members.0 {
-        let incarnation = if slot == hub.slot {
-            hub.owner.found(&cluster_id).map_err(FormationError::Owner)?;
-            hub.owner().incarnation
+    for &slot in hub.members.0.keys() {
+        let node = if slot == hub.slot {
+            let owner = hub.owner.found(&cluster_id).map_err(FormationError::Owner)?;
+            MemberNode { slot, incarnation: owner.incarnation, address: hub.advertised.clone() }
         } else {
             match order(hub, slot, &cluster_id).await {
-                Ok(incarnation) => incarnation,
+                Ok(node) => node,
                 Err(reason) => {
                     let reason = format!("member {slot} did not mark its disk ({reason})");
                     return Ok(Step::Wait(reason));
                 }
             }
         };
-        nodes.insert(slot, MemberNode { slot, incarnation, address: address.clone() });
+        nodes.insert(slot, node);
     }
     info!(%cluster_id, members = %hub.members, "quorum formed");
     Ok(Step::Done(Formed::Initialise(nodes)))
 }
 
-/// Has another member mark its disk; returns its incarnation.
-async fn order(hub: &Hub, slot: Slot, cluster_id: &str) -> Result<String, String> {
+/// Has another member mark its disk; returns what the membership says of it.
+async fn order(hub: &Hub, slot: Slot, cluster_id: &str) -> Result<MemberNode, String> {
     let request =
         pb::FoundRequest { sender: Some(hub.sender()), cluster_id: cluster_id.to_owned() };
     let mut client = raft_client(hub, slot)?;
@@ -155,8 +155,9 @@ async fn order(hub: &Hub, slot: Slot, cluster_id: &str) -> Result<String, String
         .await
         .map_err(|_| "no answer in time".to_owned())?
         .map_err(|status| status.message().to_owned())?;
-    let sender = answer.into_inner().sender.ok_or("an answer without a sender")?;
-    Ok(sender.incarnation)
+    let pb::FoundResponse { sender, address } = answer.into_inner();
+    let incarnation = sender.ok_or("an answer without a sender")?.incarnation;
+    Ok(MemberNode { slot, incarnation, address })
 }
 
 async fn ask_all(hub: &Arc<Hub>) -> Answers {

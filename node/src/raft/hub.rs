@@ -19,6 +19,8 @@ use crate::args::Members;
 pub(crate) struct Hub {
     pub(crate) slot: Slot,
     pub(crate) members: Members,
+    /// How clients reach this member; the quorum's membership holds it.
+    pub(crate) advertised: String,
     pub(crate) tls: TlsDir,
     pub(crate) owner: OwnerHandle,
     pub(crate) store: StoreHandle,
@@ -32,6 +34,7 @@ impl Hub {
     pub(crate) fn new(
         slot: Slot,
         members: Members,
+        advertised: String,
         tls: TlsDir,
         owner: OwnerHandle,
         store: StoreHandle,
@@ -39,6 +42,7 @@ impl Hub {
         Arc::new(Self {
             slot,
             members,
+            advertised,
             tls,
             owner,
             store,

@@ -240,7 +240,7 @@ fn view_of(hub: &Hub, raft: &Raft, metrics: &openraft::RaftMetrics<TypeConfig>) 
         .iter()
         .map(|(id, node)| Member {
             slot: node.slot,
-            address: hub.address(node.slot).unwrap_or_else(|| node.address.clone()),
+            address: node.address.clone(),
             incarnation: node.incarnation.clone(),
             voter: voters.contains(id),
         })

@@ -90,7 +90,10 @@ impl RaftService for Server {
             .await
             .map_err(|error| Status::internal(error.to_string()))?
             .map_err(|error| Status::internal(dovetail_process::chain(&error)))?;
-        Ok(Response::new(pb::FoundResponse { sender: Some(self.hub.sender()) }))
+        Ok(Response::new(pb::FoundResponse {
+            sender: Some(self.hub.sender()),
+            address: self.hub.advertised.clone(),
+        }))
     }
 
     async fn vote(
