@@ -151,31 +151,33 @@ impl Core {
         F: Future<Output = Result<Response<T>, Status>>,
     {
         loop {
-            let round = match timeout_at(deadline, self.round(call)).await {
-                Ok(round) => round,
-                Err(_) => return Err(Failure::Unreachable(self.silent())),
+            let mut reasons = Vec::new();
+            let Ok(round) = timeout_at(deadline, self.round(call, &mut reasons)).await else {
+                return Err(Failure::Unreachable(self.out_of_time(reasons)));
             };
             match round {
                 Ok(answer) => return Ok(answer),
                 Err(Round::Refused(reason)) => return Err(Failure::Refused(reason)),
                 // Somebody is there, so that a leader may be soon.
-                Err(Round::NoQuorum(_)) if Instant::now() + PAUSE < deadline => sleep(PAUSE).await,
-                Err(Round::NoQuorum(reasons) | Round::Nobody(reasons)) => {
-                    return Err(Failure::Unreachable(reasons));
+                Err(Round::NoQuorum) if Instant::now() + PAUSE < deadline => sleep(PAUSE).await,
+                Err(Round::NoQuorum | Round::Nobody) => {
+                    return Err(Failure::Unreachable(words(reasons)));
                 }
             }
         }
     }
 
     /// Asks each address once, and where they point, until one answers.
-    async fn round<T, F>(&self, call: &impl Fn(Client) -> F) -> Result<(String, Response<T>), Round>
+    async fn round<T, F>(
+        &self,
+        call: &impl Fn(Client) -> F,
+        reasons: &mut Vec<(String, String)>,
+    ) -> Result<(String, Response<T>), Round>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let mut waiting: VecDeque<String> = self.addresses.iter().cloned().collect();
-        let mut asked: Vec<String> = Vec::new();
         let mut asking = FuturesUnordered::new();
-        let mut reasons = Vec::new();
         let mut reached = false;
         let stagger =
             STAGGER.min(ALL_TRIED_WITHIN / u32::try_from(self.addresses.len()).unwrap_or(u32::MAX));
@@ -191,15 +193,14 @@ impl Core {
                                 let answer = call(client).await;
                                 (address, answer)
                             }),
-                            Err(reason) => reasons.push(reason),
+                            Err(reason) => reasons.push((address, reason)),
                         }
                     }
                     next_at = Instant::now() + stagger;
                     continue;
                 }
                 else => {
-                    let reasons = reasons.join("; ");
-                    return Err(if reached { Round::NoQuorum(reasons) } else { Round::Nobody(reasons) });
+                    return Err(if reached { Round::NoQuorum } else { Round::Nobody });
                 }
             };
             let (address, status) = match done {
@@ -211,12 +212,12 @@ impl Core {
                 Meaning::NoQuorum => reached = true,
                 Meaning::NotSent | Meaning::Lost => {}
             }
-            reasons.push(reason(&address, &status));
-            asked.push(address);
+            let said = reason(&address, &status);
+            reasons.push((address, said));
             if let Some(hint) = hint(&status)
-                && !asked.contains(&hint)
+                && !reasons.iter().any(|(asked, _)| *asked == hint)
                 && !waiting.contains(&hint)
-                && asked.len() < 2 * ADDRESSES_MAX
+                && reasons.len() < 2 * ADDRESSES_MAX
             {
                 waiting.push_front(hint);
             }
@@ -231,8 +232,14 @@ impl Core {
         Ok(AdminClient::new(channel).max_decoding_message_size(64 << 20))
     }
 
-    fn silent(&self) -> String {
-        format!("no answer from {} within {:?}", self.addresses.join(", "), self.timeout)
+    /// What was heard until the time was over, and from whom nothing.
+    fn out_of_time(&self, reasons: Vec<(String, String)>) -> String {
+        let heard = |address: &&String| reasons.iter().any(|(asked, _)| asked == *address);
+        let silent: Vec<_> =
+            self.addresses.iter().filter(|address| !heard(address)).cloned().collect();
+        let whom = if silent.is_empty() { "the leader".to_owned() } else { silent.join(", ") };
+        let silence = format!("no answer from {whom} within {:?}", self.timeout);
+        words(reasons.into_iter().chain([(whom, silence)]).collect())
     }
 }
 
@@ -240,8 +247,13 @@ impl Core {
 enum Round {
     Refused(String),
     /// Members were reached, and have no leader.
-    NoQuorum(String),
-    Nobody(String),
+    NoQuorum,
+    Nobody,
+}
+
+/// The reasons of all addresses on one line.
+fn words(reasons: Vec<(String, String)>) -> String {
+    reasons.into_iter().map(|(_, reason)| reason).collect::<Vec<_>>().join("; ")
 }
 
 /// A change that may have been sent before stays unknown, whatever came after.

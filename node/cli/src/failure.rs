@@ -88,6 +88,8 @@ fn is_connect_error(status: &Status) -> bool {
 pub(crate) fn reason(address: &str, status: &Status) -> String {
     let text = describe(status);
     let text = if text.is_empty() { status.code().to_string() } else { text };
+    // Which failure it is, is said once, at the beginning of the line.
+    let text = text.strip_prefix("outcome unknown: ").map_or(text.clone(), str::to_owned);
     // The reasons for no connection name the address themselves.
     if text.contains(address) { text } else { format!("{address}: {text}") }
 }

@@ -67,6 +67,17 @@ async fn four_is_nobody_there() {
 }
 
 #[tokio::test]
+async fn four_says_who_was_silent_and_who_was_not() {
+    let certificates = certificates();
+    let first = dead().await;
+    let (silent, _) = member(&certificates, 1, Mode::Silent).await;
+    let cli = Cli::new(&format!("{first},{silent}"), &certificates);
+    let ran = cli.run(&["--timeout", "1s", "routes"]).await;
+    assert_ends(&ran, 4, &format!("connect to {first}: Connection refused"));
+    assert!(ran.stderr.contains(&format!("no answer from {silent} within 1s")), "{}", ran.stderr);
+}
+
+#[tokio::test]
 async fn four_is_also_no_quorum_and_another_authority() {
     let (ours, theirs) = (certificates(), certificates());
     let (address, fake) = member(&ours, 1, Mode::NoQuorum).await;

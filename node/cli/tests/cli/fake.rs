@@ -29,7 +29,7 @@ pub(crate) enum Mode {
     NoQuorum,
     /// Its first answer to a change is lost, the next is the first one's.
     Lossy,
-    /// It never answers a change.
+    /// It never answers a change, nor a question that needs the quorum.
     Silent,
 }
 
@@ -204,6 +204,9 @@ impl Admin for Fake {
         let request = request.into_inner();
         if !request.stale {
             self.leads()?;
+            if self.mode == Mode::Silent {
+                std::future::pending::<()>().await;
+            }
         }
         if request.service_cluster == "nowhere" {
             return Err(Status::not_found("service cluster \"nowhere\" is not known"));

@@ -1,3 +1,5 @@
+//! Files, flags, and what wins.
+
 use std::io::Write as _;
 use std::path::PathBuf;
 
