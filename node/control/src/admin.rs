@@ -31,6 +31,8 @@ mod status;
 
 /// Bytes of one request.
 pub const REQUEST_BYTES_MAX: usize = 64 * 1_024;
+/// Bytes of an answer that a member forwards.
+pub const ANSWER_BYTES_MAX: usize = 64 * 1_024 * 1_024;
 /// Where the leader is, as `HOST:PORT`, in the metadata of a refusal.
 pub const LEADER: &str = "dovetail-leader";
 /// The identity of the operator whose request a member forwards.
@@ -88,6 +90,7 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
     ) -> Result<(AdminClient, Request<T>), Status> {
         let unreachable = |reason: &str| no_leader(&self.view(), reason);
         let client = self.core.peers.admin(leader).map_err(|reason| unreachable(&reason))?;
+        let client = client.max_decoding_message_size(ANSWER_BYTES_MAX);
         let mut request = Request::new(message);
         // An identity is ASCII: its grammar admits nothing else.
         let author = MetadataValue::try_from(caller.to_string())
@@ -124,12 +127,11 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
         if caller.slot().is_some() {
             return Err(no_leader(&view, "this member does not lead"));
         }
-        if let Some(leader) = self.elsewhere(&caller, &view) {
-            if let Ok((mut client, request)) = self.forward(leader, &caller, request.into_inner())
-                && let Ok(Ok(answer)) = timeout(FORWARD, client.status(request)).await
-            {
-                return Ok(answer);
-            }
+        if let Some(leader) = self.elsewhere(&caller, &view)
+            && let Ok((mut client, request)) = self.forward(leader, &caller, request.into_inner())
+            && let Ok(Ok(answer)) = timeout(FORWARD, client.status(request)).await
+        {
+            return Ok(answer);
         }
         // Nobody leads, or the leader is out of reach: then this member knows of none.
         Ok(Response::new(self.local_status(&self.view(), None)))
@@ -139,12 +141,21 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
         &self,
         request: Request<pb::RoutesRequest>,
     ) -> Result<Response<pb::RoutesResponse>, Status> {
-        require(&request, READERS)?;
-        let pb::RoutesRequest { service_cluster, stale } = request.into_inner();
-        let service_cluster: ServiceCluster = service_cluster
+        let caller = require(&request, READERS)?.identity;
+        let request = request.into_inner();
+        let service_cluster: ServiceCluster = request
+            .service_cluster
             .parse()
             .map_err(|error| Status::invalid_argument(format!("service_cluster: {error}")))?;
-        if !stale {
+        // The leader alone can tell that its state is the newest.
+        if !request.stale
+            && let Some(leader) = self.elsewhere(&caller, &self.view())
+            && let Ok((mut client, request)) = self.forward(leader, &caller, request.clone())
+            && let Ok(Ok(answer)) = timeout(FORWARD, client.routes(request)).await
+        {
+            return Ok(answer);
+        }
+        if !request.stale {
             self.barrier().await?;
         }
         let state = Arc::clone(&self.core.quorum.state().borrow());
@@ -159,12 +170,12 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
         let stale = request.get_ref().stale;
         let view = self.view();
         // The leader alone knows what it holds back.
-        if !stale && let Some(leader) = self.elsewhere(&caller, &view) {
-            if let Ok((mut client, request)) = self.forward(leader, &caller, request.into_inner())
-                && let Ok(Ok(answer)) = timeout(FORWARD, client.problems(request)).await
-            {
-                return Ok(answer);
-            }
+        if !stale
+            && let Some(leader) = self.elsewhere(&caller, &view)
+            && let Ok((mut client, request)) = self.forward(leader, &caller, request.into_inner())
+            && let Ok(Ok(answer)) = timeout(FORWARD, client.problems(request)).await
+        {
+            return Ok(answer);
         }
         if !stale {
             self.barrier().await?;

@@ -147,16 +147,22 @@ async fn what_a_member_forwarded_is_not_forwarded_again() {
 
 #[tokio::test(start_paused = true)]
 async fn routes_are_linearizable_unless_asked_for_stale() {
-    let stage = stage(FakeQuorum::follower());
-    stage.quorum.know(&listing(&[("web", 2)]));
-    let mut vera = stage.as_(VIEWER);
+    let follower = stage(FakeQuorum::follower());
+    follower.quorum.know(&listing(&[("web", 2)]));
+    let mut vera = follower.as_(VIEWER);
     let routes = vera.routes(pb::RoutesRequest::default()).await.expect("answered").into_inner();
     assert_eq!(routes.routes[0].host, "web.example");
     assert_eq!(routes.routes[0].services[0].upstreams.len(), 2);
 
-    stage.quorum.cut_off.store(true, Ordering::Relaxed);
+    follower.quorum.cut_off.store(true, Ordering::Relaxed);
     let status = vera.routes(pb::RoutesRequest::default()).await.expect_err("no quorum");
     assert_eq!(status.code(), Code::Unavailable);
+    // A leader that answers is as good.
+    let leader = stage(FakeQuorum::leader());
+    leader.quorum.know(&listing(&[("api", 1)]));
+    follower.with_leader(&leader);
+    let routes = vera.routes(pb::RoutesRequest::default()).await.expect("answered").into_inner();
+    assert_eq!(routes.routes[0].host, "api.example");
     let stale = pb::RoutesRequest { stale: true, ..pb::RoutesRequest::default() };
     assert_eq!(vera.routes(stale).await.expect("answered").into_inner().routes.len(), 1);
     let bad = pb::RoutesRequest { service_cluster: "a b".to_owned(), stale: true };

@@ -13,7 +13,7 @@ use dovetail_process::drain::DrainWatch;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::ports::Quorum;
+use crate::ports::{Peers, Quorum};
 use crate::reconcile::or_drain;
 
 /// How long a state of unknown age is held back.
@@ -47,13 +47,14 @@ impl Gate {
 }
 
 /// A gate, and the job that opens it.
-pub fn gate<Q: Quorum>(
+pub fn gate<Q: Quorum, P: Peers>(
     quorum: Arc<Q>,
+    peers: Arc<P>,
     drain: DrainWatch,
 ) -> (Gate, impl Future<Output = ()> + Send) {
     let (sender, receiver) = watch::channel(false);
     let job = async move {
-        let opened = or_drain(&drain, open_when_ready(&*quorum));
+        let opened = or_drain(&drain, open_when_ready(&*quorum, &*peers));
         if opened.await.is_some() {
             sender.send_replace(true);
             // The channel lives as long as the job.
@@ -63,13 +64,13 @@ pub fn gate<Q: Quorum>(
     (Gate(receiver), job)
 }
 
-async fn open_when_ready<Q: Quorum>(quorum: &Q) {
+async fn open_when_ready<Q: Quorum, P: Peers>(quorum: &Q, peers: &P) {
     let mut view = quorum.view();
     if view.wait_for(|view| !view.cluster_id.is_empty()).await.is_err() {
         return std::future::pending().await;
     }
     let caught_up = async {
-        while !matches!(timeout(ATTEMPT, quorum.read_barrier()).await, Ok(Ok(()))) {
+        while !catch_up(quorum, peers).await {
             sleep(PAUSE).await;
         }
     };
@@ -83,4 +84,21 @@ async fn open_when_ready<Q: Quorum>(quorum: &Q) {
         () = caught_up => {}
         () = alone => {}
     }
+}
+
+/// Whether the state now holds what was acknowledged before the call. A follower has it
+/// from the leader's own progress, since an answer is given only once that holds it.
+async fn catch_up<Q: Quorum, P: Peers>(quorum: &Q, peers: &P) -> bool {
+    if matches!(timeout(ATTEMPT, quorum.read_barrier()).await, Ok(Ok(()))) {
+        return true;
+    }
+    let mut view = quorum.view();
+    let (leader, this) = {
+        let view = view.borrow();
+        (view.leader, view.this)
+    };
+    let Some(leader) = leader.filter(|leader| *leader != this) else { return false };
+    let Ok(Ok(local)) = timeout(ATTEMPT, peers.local(leader)).await else { return false };
+    let reached = view.wait_for(|view| view.applied >= local.applied);
+    matches!(timeout(ATTEMPT, reached).await, Ok(Ok(_)))
 }

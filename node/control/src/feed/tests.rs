@@ -12,7 +12,7 @@ use tonic::Code;
 use tonic::service::Routes;
 
 use super::*;
-use crate::fakes::{Dial, FakeQuorum, eventually, listing, proposal, serve};
+use crate::fakes::{Dial, FakePeers, FakeQuorum, eventually, listing, proposal, serve};
 
 struct Stage {
     quorum: Arc<FakeQuorum>,
@@ -270,7 +270,7 @@ async fn a_member_serves_once_it_has_caught_up() {
     let quorum = FakeQuorum::follower();
     let drain = Drain::new();
     quorum.cut_off.store(true, std::sync::atomic::Ordering::Relaxed);
-    let (gate, opening) = gate(Arc::clone(&quorum), drain.watch());
+    let (gate, opening) = gate(Arc::clone(&quorum), Arc::new(FakePeers::default()), drain.watch());
     drain.watch().spawn(opening);
     let stage = stage_with(gate.clone());
     assert_eq!(stage.refused("dovetail://proxy", hello()).await, Code::Unavailable);
@@ -287,9 +287,27 @@ async fn without_a_quorum_an_old_state_is_served_after_a_while() {
     let drain = Drain::new();
     quorum.cut_off.store(true, std::sync::atomic::Ordering::Relaxed);
     quorum.know(&listing(&[("web", 1)]));
-    let (gate, opening) = gate(quorum, drain.watch());
+    let (gate, opening) = gate(quorum, Arc::new(FakePeers::default()), drain.watch());
     drain.watch().spawn(opening);
     sleep(Duration::from_secs(9)).await;
     assert!(!gate.is_open());
     eventually("the gate is open", || gate.is_open()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_has_caught_up_when_it_is_where_its_leader_was() {
+    let quorum = FakeQuorum::follower();
+    let drain = Drain::new();
+    quorum.cut_off.store(true, std::sync::atomic::Ordering::Relaxed);
+    let peers = Arc::new(FakePeers::default());
+    let local = pb::LocalResponse { applied: 1, ..pb::LocalResponse::default() };
+    peers.locals.lock().expect("not poisoned").insert(2, local);
+    let (gate, opening) = gate(Arc::clone(&quorum), peers, drain.watch());
+    drain.watch().spawn(opening);
+    sleep(Duration::from_secs(3)).await;
+    assert!(!gate.is_open());
+    quorum.know(&listing(&[("web", 1)]));
+    let at = Instant::now();
+    eventually("the gate is open", || gate.is_open()).await;
+    assert!(at.elapsed() < Duration::from_secs(2));
 }

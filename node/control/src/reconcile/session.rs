@@ -52,6 +52,7 @@ pub(super) struct Session<'r, Q, D> {
     settled: Option<(Arc<Listing>, LogIndex)>,
     /// Waiting for an operator to accept another swarm.
     other_swarm: bool,
+    looked: Instant,
     look_at: Option<Instant>,
 }
 
@@ -70,6 +71,7 @@ impl<'r, Q: Quorum, D: Observe> Session<'r, Q, D> {
             resynced: None,
             settled: None,
             other_swarm: false,
+            looked: Instant::now(),
             look_at: None,
         }
     }
@@ -86,7 +88,7 @@ impl<'r, Q: Quorum, D: Observe> Session<'r, Q, D> {
         pause = config.pause;
         self.gained = Instant::now();
         let mut observations = self.reconciler.docker.observations();
-        self.reconciler.docker.look();
+        self.look();
         let mut due = true;
         loop {
             if due {
@@ -122,8 +124,8 @@ impl<'r, Q: Quorum, D: Observe> Session<'r, Q, D> {
                     due = true;
                 }
                 () = at(look_at) => {
-                    self.reconciler.docker.look();
-                    self.look_at = Some(Instant::now() + APART);
+                    self.look();
+                    self.look_at = Some(self.looked + APART);
                     due = false;
                 }
             }
@@ -159,23 +161,20 @@ impl<'r, Q: Quorum, D: Observe> Session<'r, Q, D> {
         }
 
         let problem = format!("{PROBLEMS}stale listing");
-        let mut judgement = Default::default();
-        match stale_object(&state, &seen.listing) {
-            Some(object) if !difference.removals.is_empty() => {
-                let reason =
-                    format!("Docker answers with an older state, so nothing is removed: {object}");
-                self.raise(&state, &problem, reason);
-                self.look_at = Some(Instant::now() + APART);
-                return Ok(());
-            }
-            Some(_) => {}
-            None => {
-                self.reconciler.soft.clear(&problem);
-                judgement = self.absences.judge(&state, &difference, seen.full, seen.began);
-            }
+        if !difference.removals.is_empty()
+            && let Some(object) = stale_object(&state, &seen.listing)
+        {
+            let reason =
+                format!("Docker answers with an older state, so nothing is removed: {object}");
+            self.raise(&state, &problem, reason);
+            self.look_at = Some(self.looked + APART);
+            return Ok(());
         }
+        self.reconciler.soft.clear(&problem);
+        let judgement = self.absences.judge(&state, &difference, seen.full, seen.began);
         self.show_held(&state, judgement.held, &difference);
-        self.look_at = judgement.look_at;
+        // Docker is not asked in a circle, however long something stays unproven.
+        self.look_at = judgement.look_at.map(|at| at.max(self.looked + APART));
         self.questions.extend(judgement.ask);
         self.ask();
         let removed = judgement.proven.len();
@@ -190,6 +189,11 @@ impl<'r, Q: Quorum, D: Observe> Session<'r, Q, D> {
             self.resynced(&seen).await?;
         }
         Ok(())
+    }
+
+    fn look(&mut self) {
+        self.reconciler.docker.look();
+        self.looked = Instant::now();
     }
 
     /// Whether the listing is of the swarm that the state is about.
