@@ -62,8 +62,26 @@ impl Operator {
         addr: &str,
         timeout: Duration,
     ) -> Result<pb::StatusResponse, String> {
+        self.status_of(addr, true, timeout).await
+    }
+
+    /// The leader's view through one member; that member's own when it finds no leader.
+    pub async fn status(
+        &self,
+        addr: &str,
+        timeout: Duration,
+    ) -> Result<pb::StatusResponse, String> {
+        self.status_of(addr, false, timeout).await
+    }
+
+    async fn status_of(
+        &self,
+        addr: &str,
+        local: bool,
+        timeout: Duration,
+    ) -> Result<pb::StatusResponse, String> {
         let mut client = self.admin(addr).map_err(|error| format!("{error:#}"))?;
-        let request = pb::StatusRequest { local: true };
+        let request = pb::StatusRequest { local };
         match tokio::time::timeout(timeout, client.status(request)).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
             Ok(Err(status)) => Err(grpc::describe(&status)),

@@ -10,6 +10,8 @@ use hdrhistogram::Histogram;
 
 /// Failures and answers kept one by one; beyond, they are only counted.
 const KEPT_MAX: usize = 1_000_000;
+/// The longest latency that is told apart.
+const LATENCY_MAX: Duration = Duration::from_secs(600);
 /// Failures that a message lists.
 const LISTED_MAX: usize = 10;
 
@@ -60,7 +62,7 @@ impl Report {
             failures: Vec::new(),
             by_upstream: BTreeMap::new(),
             answers: Vec::new(),
-            latency_us: Histogram::new(3).ok(),
+            latency_us: Histogram::new_with_max(LATENCY_MAX.as_micros() as u64, 3).ok(),
         }
     }
 
@@ -73,7 +75,9 @@ impl Report {
     pub(super) fn answer(&mut self, due: Instant, sent: Instant, upstream: String) {
         let latency = due.elapsed();
         if let Some(histogram) = &mut self.latency_us {
-            histogram.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+            let latency = latency.min(LATENCY_MAX).as_micros();
+            // Below its highest value by the line above, so it cannot be refused.
+            let _ = histogram.record(u64::try_from(latency).unwrap_or_default());
         }
         let upstream: Arc<str> = match self.by_upstream.get_key_value(upstream.as_str()) {
             Some((known, _)) => known.clone(),

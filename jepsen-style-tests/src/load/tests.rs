@@ -47,6 +47,17 @@ async fn a_slow_answer_is_a_timeout_and_holds_no_other_request_back() {
 }
 
 #[tokio::test]
+async fn latency_is_told_as_it_was() {
+    let blue = upstream("blue").await;
+    let mut config = LoadConfig::of("a", [blue.addr()]);
+    config.path = "/delay/50".into();
+    let load = Load::start(config);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let report = load.finish().await;
+    assert!(report.latency(0.5) >= Duration::from_millis(49), "{report}");
+}
+
+#[tokio::test]
 async fn a_refusal_counts_with_its_status() {
     let blue = upstream("blue").await;
     let mut config = LoadConfig::of("a", [blue.addr()]);

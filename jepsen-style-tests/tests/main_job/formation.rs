@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dovetail_jepsen::eventually;
+use dovetail_jepsen::operator::Operator;
 
 use crate::fixture::{DEADLINE, System};
 
@@ -42,23 +43,24 @@ async fn two_wiped_disks_do_not_form_a_new_cluster() {
     system.cluster.routed("shop.example", DEADLINE).await.unwrap();
 }
 
-/// For `lasting`, none of `slots` has a leader or another cluster id.
+/// For `lasting`, none of `slots` finds a leader, is of another cluster, or writes.
 async fn hold(lasting: Duration, system: &System, cluster_id: &str, slots: &[u8]) {
+    let operator = Operator::load(&system.cluster.operator_dir()).unwrap();
+    let patience = Duration::from_secs(2);
     let started = std::time::Instant::now();
     while started.elapsed() < lasting {
         for slot in slots {
             let addr = system.cluster.member_addr(*slot).to_string();
-            let operator =
-                dovetail_jepsen::operator::Operator::load(&system.cluster.operator_dir()).unwrap();
-            let Ok(status) = operator.local_status(&addr, Duration::from_secs(1)).await else {
-                continue;
-            };
+            let Ok(status) = operator.status(&addr, patience).await else { continue };
             assert!(
                 status.cluster_id.is_empty() || status.cluster_id == cluster_id,
                 "member {slot} is of {}, and the cluster was {cluster_id}",
                 status.cluster_id
             );
-            assert_eq!(status.leader, 0, "member {slot} knows a leader: {status:?}");
+            assert_eq!(status.leader, 0, "member {slot} finds a leader: {status:?}");
+            let mut admin = operator.admin(&addr).unwrap();
+            let wrote = operator.annotate(&mut admin, "no", patience).await;
+            assert!(wrote.is_err(), "member {slot} acknowledged {wrote:?}");
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -85,8 +87,7 @@ async fn a_wiped_member_does_not_vote_and_says_what_to_do() {
     system.cluster.kill_member(leader);
     let started = std::time::Instant::now();
     while started.elapsed() < Duration::from_secs(5) {
-        let operator =
-            dovetail_jepsen::operator::Operator::load(&system.cluster.operator_dir()).unwrap();
+        let operator = Operator::load(&system.cluster.operator_dir()).unwrap();
         let mut admin = operator.admin(&system.cluster.member_addr(third).to_string()).unwrap();
         let wrote = operator.annotate(&mut admin, "no", Duration::from_millis(500)).await;
         assert!(wrote.is_err(), "acknowledged at {wrote:?} by one voter of three");

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use dovetail_jepsen::cluster::{Cluster, ClusterConfig};
+use dovetail_jepsen::eventually;
 use dovetail_jepsen::supervisor::{Finished, ProcessConfig, run_to_end};
 
 use crate::fixture::{DEADLINE, System};
@@ -120,12 +121,15 @@ async fn a_data_folder_of_another_slot_or_cluster_is_refused() {
     for slot in system.cluster.slots() {
         std::fs::remove_dir_all(system.cluster.member_data_dir(slot)).unwrap();
     }
-    system.cluster.start_all().unwrap();
-    system.cluster.agreement(DEADLINE).await.unwrap();
+    for slot in system.cluster.slots() {
+        system.cluster.start_member(slot).unwrap();
+    }
+    // The proxies stay with the cluster that they know: another one is none of theirs.
+    eventually(DEADLINE, || async { system.cluster.status().await?.agreement(3, 0) }).await;
     system.cluster.kill_member(3);
     let other_cluster =
         with(&system.cluster.member_config(3), "--data-dir", &stranger.to_string_lossy());
-    assert_refused(&run(&other_cluster).await, &["cluster"]);
+    assert_refused(&run(&other_cluster).await, &[&stranger.to_string_lossy(), "quorum"]);
 }
 
 fn copy_folder(from: &Path, to: &Path) {

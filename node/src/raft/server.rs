@@ -143,7 +143,7 @@ impl RaftService for Server {
         &self,
         request: Request<Streaming<pb::RaftMessage>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
-        let peer = grpc::peer(&request)?;
+        let peer = grpc::require(&request, &[grpc::Allow::Member])?;
         let mut messages = request.into_inner();
         let raft = self.hub.raft().cloned().ok_or_else(|| {
             Status::unavailable(format!("member {} has not joined a quorum", self.hub.slot))

@@ -69,7 +69,7 @@ pub(crate) async fn measure(
         let (latencies, failures) = outcome?;
         failed += failures;
         for latency in latencies {
-            histogram.saturating_record(u64::try_from(latency.as_micros())?);
+            histogram.record(u64::try_from(latency.as_micros())?)?;
         }
     }
     let lasted = started.elapsed();

@@ -21,6 +21,9 @@ const DEADLINE: Duration = Duration::from_secs(15);
 /// Load goes on for so long after the last thing that could disturb it.
 const AFTERMATH: Duration = Duration::from_secs(1);
 
+/// Lines of what an operator sees are cut here.
+const LINE_WIDTH: usize = 150;
+
 /// Tells the story; returns whether every step held.
 pub(crate) async fn tell(
     screen: &Screen,
@@ -242,7 +245,9 @@ async fn show(screen: &Screen, cluster: &Cluster) -> anyhow::Result<()> {
         let lines: Vec<&str> = done.stdout.lines().collect();
         // Of a long log the end is what was just told.
         let shown = lines.len().saturating_sub(16);
-        screen.block(&lines.get(shown..).unwrap_or_default().join("\n"));
+        let cut = |line: &&str| line.chars().take(LINE_WIDTH).collect::<String>();
+        let lines: Vec<String> = lines.get(shown..).unwrap_or_default().iter().map(cut).collect();
+        screen.block(&lines.join("\n"));
         if done.code != Some(0) {
             screen.block(&done.stderr);
         }
