@@ -59,6 +59,11 @@ impl Lab {
         self.addresses.iter().copied()
     }
 
+    /// The address of a node, counted from 1.
+    pub(crate) fn address(&self, node: usize) -> IpAddr {
+        self.addresses[node - 1]
+    }
+
     /// Runs the docker client against node `node`, counted from 1.
     pub(crate) async fn docker(&self, node: usize, args: &[&str]) -> Result<String, String> {
         let node = node.to_string();
