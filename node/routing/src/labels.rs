@@ -16,10 +16,10 @@ use crate::snapshot::RouteHost;
 mod known;
 mod network;
 
-pub(crate) use known::{DEFAULT_BACKEND, EXCLUSIVE, HOSTS, PORT, shown};
+pub(crate) use known::{DEFAULT_BACKEND, EXCLUSIVE, HOSTS, PORT, SERVICE_CLUSTER, shown};
 pub(crate) use network::Networks;
 
-use known::{BACKEND_MODE, CONTEXT_ROOT, SERVICE_CLUSTER};
+use known::{BACKEND_MODE, CONTEXT_ROOT};
 
 /// Where requests for a service go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -43,10 +43,12 @@ mod upstreams;
 
 /// Routes of one service cluster; an intent that would pass it is invalid.
 pub const ROUTES_PER_CLUSTER_MAX: usize = 20_000;
+/// Services on one route; an intent that would pass it is invalid.
+pub const SERVICES_PER_ROUTE_MAX: usize = 100;
 /// Service clusters; an intent or a configuration that would pass it is refused.
 pub const SERVICE_CLUSTERS_MAX: usize = 1_000;
 /// What a configuration for too many service clusters is refused for.
-pub(crate) const CONFIGURED_CLUSTERS: &str = "service clusters in the configuration";
+pub(crate) const CONFIGURED_CLUSTERS: &str = "service clusters, with those in the configuration";
 
 /// How many objects of each kind are recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

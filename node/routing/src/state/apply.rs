@@ -83,10 +83,12 @@ impl State {
 
     fn apply_config(&mut self, index: LogIndex, config: &ClusterConfig) -> Applied {
         let by_name: BTreeMap<_, _> = config.proxies.iter().cloned().rev().collect();
-        if by_name.len() > SERVICE_CLUSTERS_MAX {
+        let new = by_name.keys().filter(|name| !self.clusters.contains_key(*name)).count();
+        let sum = self.clusters.len() + new;
+        if new > 0 && sum > SERVICE_CLUSTERS_MAX {
             return Applied::Rejected(Rejection::AboveLimit {
                 what: CONFIGURED_CLUSTERS,
-                given: by_name.len() as u64,
+                given: sum as u64,
                 limit: SERVICE_CLUSTERS_MAX as u64,
             });
         }

@@ -34,7 +34,7 @@ pub(super) fn encode(state: &State) -> Vec<u8> {
     facts.services.write(&mut out);
     facts.tasks.write(&mut out);
     state.intents.write(&mut out);
-    state.claims.0.write(&mut out);
+    state.claims.by_route.write(&mut out);
     state.problems.write(&mut out);
     let revisions: BTreeMap<ServiceCluster, Revision> =
         state.clusters.iter().map(|(name, cluster)| (name.clone(), cluster.revision)).collect();
@@ -66,7 +66,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<State, InvalidBytes> {
             ..Facts::default()
         },
         intents: from.read()?,
-        claims: Claims(from.read()?),
+        claims: Claims::new(from.read()?),
         problems: from.read()?,
         ..State::default()
     };
@@ -89,7 +89,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<State, InvalidBytes> {
     }
     let at = |(name, revision)| (name, Cluster::at(revision));
     state.clusters = revisions.into_iter().map(at).collect();
-    let keys: Vec<RouteKey> = state.claims.0.keys().cloned().collect();
+    let keys: Vec<RouteKey> = state.claims.by_route.keys().cloned().collect();
     for key in &keys {
         if !state.clusters.contains_key(&key.service_cluster) {
             return Err(InvalidBytes::whole("state", "a claim's service cluster has no revision"));
@@ -115,7 +115,7 @@ fn check_ids(state: &State) -> Result<(), InvalidBytes> {
 fn check_claims(state: &State) -> Result<(), InvalidBytes> {
     let invalid = |reason| Err(InvalidBytes::whole("claims", reason));
     let mut claimed = 0;
-    for (key, claims) in &state.claims.0 {
+    for (key, claims) in &state.claims.by_route {
         if claims.is_empty() {
             return invalid("a route without a claim");
         }

@@ -7,7 +7,7 @@ use imbl::OrdMap;
 
 use crate::entry::LogIndex;
 use crate::labels::{Intent, RouteKey};
-use crate::names::ServiceId;
+use crate::names::{ServiceCluster, ServiceId};
 
 /// One service's claim to one route. Claims compare by age; equal ages by the
 /// service's creation, then its id.
@@ -21,12 +21,35 @@ pub(super) struct Claim {
 
 /// All claims by route, each route's sorted. No route is without a claim.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Claims(pub(super) OrdMap<RouteKey, Vec<Claim>>);
+pub(super) struct Claims {
+    pub(super) by_route: OrdMap<RouteKey, Vec<Claim>>,
+    /// How many routes of each service cluster are claimed: derived, never encoded.
+    counts: OrdMap<ServiceCluster, usize>,
+}
 
 impl Claims {
+    /// Decoded claims.
+    pub(super) fn new(by_route: OrdMap<RouteKey, Vec<Claim>>) -> Self {
+        let mut counts = OrdMap::new();
+        for key in by_route.keys() {
+            *counts.entry(key.service_cluster.clone()).or_insert(0) += 1;
+        }
+        Self { by_route, counts }
+    }
+
+    /// How many routes of a service cluster are claimed; `None` when it has no route.
+    pub(super) fn routes(&self, service_cluster: &ServiceCluster) -> Option<usize> {
+        self.counts.get(service_cluster).copied()
+    }
+
+    /// The service clusters that have a route.
+    pub(super) fn service_clusters(&self) -> impl Iterator<Item = &ServiceCluster> {
+        self.counts.keys()
+    }
+
     /// The claims to a route, the incumbent's first.
     pub(super) fn of(&self, key: &RouteKey) -> &[Claim] {
-        self.0.get(key).map_or(&[], Vec::as_slice)
+        self.by_route.get(key).map_or(&[], Vec::as_slice)
     }
 
     /// Ends the claims of `old` that `new` does not repeat, and begins the new ones.
@@ -46,9 +69,10 @@ impl Claims {
             let mut left = self.of(key).to_vec();
             left.retain(|claim| claim.service != *service);
             if left.is_empty() {
-                self.0.remove(key);
+                self.by_route.remove(key);
+                self.count(&key.service_cluster, |routes| routes.saturating_sub(1));
             } else {
-                self.0.insert(key.clone(), left);
+                self.by_route.insert(key.clone(), left);
             }
         }
         for key in after.difference(&before) {
@@ -60,10 +84,21 @@ impl Claims {
             let mut claims = self.of(key).to_vec();
             let position = claims.partition_point(|other| *other < claim);
             claims.insert(position, claim);
-            self.0.insert(key.clone(), claims);
+            if self.by_route.insert(key.clone(), claims).is_none() {
+                self.count(&key.service_cluster, |routes| routes + 1);
+            }
         }
         after.extend(before);
         after
+    }
+
+    fn count(&mut self, service_cluster: &ServiceCluster, change: fn(usize) -> usize) {
+        let routes = change(self.routes(service_cluster).unwrap_or_default());
+        if routes == 0 {
+            self.counts.remove(service_cluster);
+        } else {
+            self.counts.insert(service_cluster.clone(), routes);
+        }
     }
 }
 

@@ -7,10 +7,12 @@ use super::cluster::Cluster;
 use super::facts::Touched;
 use super::line::Line;
 use super::upstreams::{Shared, upstreams};
-use super::{ROUTES_PER_CLUSTER_MAX, SERVICE_CLUSTERS_MAX, State};
+use super::{ROUTES_PER_CLUSTER_MAX, SERVICE_CLUSTERS_MAX, SERVICES_PER_ROUTE_MAX, State};
 use crate::entry::{Applied, LogIndex};
 use crate::fact::LabelValue;
-use crate::labels::{self, DEFAULT_BACKEND, EXCLUSIVE, HOSTS, Intent, Reading, RouteKey};
+use crate::labels::{
+    self, DEFAULT_BACKEND, EXCLUSIVE, HOSTS, Intent, Reading, RouteKey, SERVICE_CLUSTER,
+};
 use crate::names::{ServiceCluster, ServiceId};
 use crate::problem::{Kept, ServiceProblems, Trouble};
 use crate::snapshot::{Revision, RouteHost};
@@ -69,7 +71,7 @@ impl State {
         let new = match reading {
             Reading::Withdrawn => None,
             Reading::Invalid => old.clone(),
-            Reading::Valid(intent) => match self.above_limit(&intent) {
+            Reading::Valid(intent) => match self.above_limit(id, &intent) {
                 None => Some(Arc::new(intent)),
                 Some(trouble) => {
                     troubles.push(trouble);
@@ -86,16 +88,29 @@ impl State {
     }
 
     /// Why an intent cannot be taken beside all others, if so.
-    fn above_limit(&self, intent: &Intent) -> Option<Trouble> {
+    fn above_limit(&self, id: &ServiceId, intent: &Intent) -> Option<Trouble> {
         let name = &intent.service_cluster;
-        let Some(cluster) = self.clusters.get(name) else {
-            return (self.clusters.len() >= SERVICE_CLUSTERS_MAX).then(|| {
+        if !self.clusters.contains_key(name) && self.claims.routes(name).is_none() {
+            let is_new = |name: &&ServiceCluster| !self.clusters.contains_key(*name);
+            let new = self.claims.service_clusters().filter(is_new).count();
+            if self.clusters.len() + new >= SERVICE_CLUSTERS_MAX {
                 let reason = format!("{SERVICE_CLUSTERS_MAX} service clusters is the limit");
-                Trouble::new("com.docker.lb.service_cluster", name.as_str(), reason)
-            });
+                return Some(Trouble::new(SERVICE_CLUSTER, name.as_str(), reason));
+            }
+        }
+        let is_full = |key: &RouteKey| {
+            let claims = self.claims.of(key);
+            claims.len() >= SERVICES_PER_ROUTE_MAX && claims.iter().all(|one| one.service != *id)
         };
+        if let Some(full) = intent.keys().find(is_full) {
+            let reason = format!(
+                "{}{} has {SERVICES_PER_ROUTE_MAX} services, the limit",
+                full.host, full.path
+            );
+            return Some(Trouble::new(HOSTS, &full.host.to_string(), reason));
+        }
         let new = intent.keys().filter(|key| self.claims.of(key).is_empty()).count();
-        let sum = cluster.lines.len() + new;
+        let sum = self.claims.routes(name).unwrap_or_default() + new;
         (new > 0 && sum > ROUTES_PER_CLUSTER_MAX).then(|| {
             let reason = format!(
                 "service cluster {:?} would have {sum} routes, above the limit of \

@@ -171,7 +171,7 @@ fn routes_lost(state: &State, listing: &Listing) -> usize {
         state.intents.keys().filter(|id| !listing.services.contains_key(*id)).collect();
     let lost = state
         .claims
-        .0
+        .by_route
         .values()
         .filter(|claims| claims.iter().all(|claim| absent.contains(&claim.service)));
     lost.count()

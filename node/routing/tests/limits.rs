@@ -1,0 +1,152 @@
+//! Nothing grows without bound: past a limit there is a clear refusal, or a count.
+
+use dovetail_routing::entry::{ClusterConfig, ProxyOptions};
+use dovetail_routing::fact::{
+    Change, EndpointMode, LabelValue, Observed, Scale, Service, SwarmVersion,
+};
+use dovetail_routing::names::{ServiceCluster, ServiceId};
+use dovetail_routing::problem::{PROBLEMS_MAX, PROBLEMS_PER_SERVICE_MAX};
+use dovetail_routing::state::{
+    ANSWERS_MAX, ROUTES_PER_CLUSTER_MAX, SERVICE_CLUSTERS_MAX, SERVICES_PER_ROUTE_MAX, State,
+};
+use dovetail_routing::{Applied, Command, Digest, Entry, LogIndex, Payload, Rejection};
+
+fn apply(state: &mut State, request_id: &str, payload: Payload) -> Applied {
+    let index = LogIndex(state.applied_index().0 + 1);
+    let entry = Entry {
+        schema_version: 1,
+        leader_time_ms: index.0,
+        actor: "dovetail://operator/anna".into(),
+        request_id: request_id.into(),
+        cause: "".into(),
+        payload,
+    };
+    state.apply(index, &entry)
+}
+
+fn observe(state: &mut State, services: impl IntoIterator<Item = Service>) -> Applied {
+    let changes = services.into_iter().map(Change::Service).collect();
+    let observed = Observed { swarm: "swarm".into(), changes, events: Vec::new() };
+    apply(state, "", Payload::Observed(observed))
+}
+
+fn service(number: usize, labels: &[(&str, String)]) -> Service {
+    let label = |(key, value): &(&str, String)| {
+        (format!("com.docker.lb.{key}").into(), LabelValue::Text(value.as_str().into()))
+    };
+    Service {
+        id: ServiceId::from(format!("service-{number:05}").as_str()),
+        version: SwarmVersion(1),
+        name: format!("s{number:05}").into(),
+        created_at: "".into(),
+        labels: labels.iter().map(label).collect(),
+        networks: vec!["front".into()],
+        vips: Vec::new(),
+        endpoint_mode: EndpointMode::Vip,
+        host_ports: Vec::new(),
+        scale: Scale::Replicated(1),
+        update_state: "".into(),
+    }
+}
+
+fn publishing(number: usize, hosts: String) -> Service {
+    service(number, &[("hosts", hosts), ("port", "80".into())])
+}
+
+#[test]
+fn routes_of_a_service_cluster_are_limited() {
+    let mut state = State::default();
+    let hosts = |number| (0..1_000).map(|host| format!("h{host}.s{number}")).collect::<Vec<_>>();
+    let full = ROUTES_PER_CLUSTER_MAX / 1_000;
+    observe(&mut state, (0..=full).map(|number| publishing(number, hosts(number).join(","))));
+    let snapshot = state.snapshot(&ServiceCluster::default());
+    assert_eq!(snapshot.routes.len(), ROUTES_PER_CLUSTER_MAX);
+    let problems = state.problems();
+    assert_eq!(problems.len(), 1);
+    assert_eq!(&*problems[0].service, "s00020");
+    assert_eq!(
+        &*problems[0].reason,
+        "service cluster \"\" would have 21000 routes, above the limit of 20000"
+    );
+}
+
+#[test]
+fn services_of_a_route_are_limited() {
+    let mut state = State::default();
+    let shared = |number| publishing(number, "shared.example".into());
+    observe(&mut state, (0..=SERVICES_PER_ROUTE_MAX).map(shared));
+    let snapshot = state.snapshot(&ServiceCluster::default());
+    assert_eq!(snapshot.routes[0].services.len(), SERVICES_PER_ROUTE_MAX);
+    assert_eq!(&*state.problems()[0].reason, "shared.example/ has 100 services, the limit");
+    // Whoever is on the route already may be read again.
+    let again = Service { version: SwarmVersion(2), ..shared(0) };
+    assert_eq!(observe(&mut state, [again]), Applied::Unchanged);
+    assert_eq!(state.problems().len(), 1);
+}
+
+#[test]
+fn service_clusters_are_limited() {
+    let mut state = State::default();
+    let own = |number: usize| {
+        let labels = [
+            ("hosts", "app.example".to_owned()),
+            ("port", "80".to_owned()),
+            ("service_cluster", format!("c{number}")),
+        ];
+        service(number, &labels)
+    };
+    observe(&mut state, (0..=SERVICE_CLUSTERS_MAX).map(own));
+    assert_eq!(state.problems().len(), 1);
+    assert_eq!(&*state.problems()[0].reason, "1000 service clusters is the limit");
+
+    let config = ClusterConfig {
+        source: Digest([1; 32]),
+        poll_interval: None,
+        proxies: vec![("one-more".parse().expect("a name"), ProxyOptions::default())],
+    };
+    let command = Command::ApplyConfig(config);
+    let answer = apply(&mut state, "config", Payload::Command(command));
+    assert!(
+        matches!(answer, Applied::Rejected(Rejection::AboveLimit { given: 1_001, .. })),
+        "{answer:?}"
+    );
+    let restored = State::decode(&state.encode()).expect("what was encoded");
+    let first = restored.first_answer("dovetail://operator/anna", "config");
+    assert_eq!(first, Some((LogIndex(2), answer)));
+}
+
+#[test]
+fn problems_of_a_service_are_counted_above_the_limit() {
+    let mut state = State::default();
+    let hosts: Vec<_> = (0..100).map(|host| format!("-bad{host}")).collect();
+    observe(&mut state, [publishing(1, hosts.join(","))]);
+    let problems = state.problems();
+    assert_eq!(problems.len(), PROBLEMS_PER_SERVICE_MAX);
+    let summary = "69 more problems of this service are not shown";
+    let found = problems.iter().filter(|problem| &*problem.reason == summary).count();
+    assert_eq!(found, 1, "{problems:?}");
+}
+
+#[test]
+fn problems_in_all_are_counted_above_the_limit() {
+    let mut state = State::default();
+    let hosts: Vec<_> = (0..40).map(|host| format!("-bad{host}")).collect();
+    observe(&mut state, (0..400).map(|number| publishing(number, hosts.join(","))));
+    let problems = state.problems();
+    assert_eq!(problems.len(), PROBLEMS_MAX);
+    let last = problems.last().expect("ten thousand");
+    assert_eq!(&*last.reason, "2801 more problems are not shown");
+}
+
+#[test]
+fn the_oldest_request_id_is_forgotten_first() {
+    let mut state = State::default();
+    let annotate = || Payload::Command(Command::Annotate { text: "CHG-1".into() });
+    for number in 0..=ANSWERS_MAX {
+        apply(&mut state, &number.to_string(), annotate());
+    }
+    let first = |id: &str| state.first_answer("dovetail://operator/anna", id);
+    assert_eq!(first("0"), None);
+    assert_eq!(first("1"), Some((LogIndex(2), Applied::Unchanged)));
+    assert_eq!(first("1").is_some(), first(&ANSWERS_MAX.to_string()).is_some());
+}
