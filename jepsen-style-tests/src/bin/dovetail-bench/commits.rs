@@ -20,6 +20,8 @@ pub(crate) struct Commits {
     pub(crate) clients: usize,
     pub(crate) acknowledged: u64,
     pub(crate) failed: u64,
+    /// What one of the failures said.
+    pub(crate) failure: Option<String>,
     pub(crate) per_second: f64,
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
@@ -52,21 +54,25 @@ pub(crate) async fn measure(
         let mut writer = writer.clone();
         jobs.spawn(async move {
             let text = "x".repeat(TEXT_BYTES);
-            let (mut latencies, mut failed) = (Vec::new(), 0u64);
+            let (mut latencies, mut failed, mut failure) = (Vec::new(), 0u64, None);
             while Instant::now() < ends {
                 let begun = Instant::now();
                 match writer.write(client, &text, WRITE_TIMEOUT).await {
                     Ok(()) => latencies.push(begun.elapsed()),
-                    Err(_) => failed += 1,
+                    Err(reason) => {
+                        failed += 1;
+                        failure = Some(reason);
+                    }
                 }
             }
-            (latencies, failed)
+            (latencies, failed, failure)
         });
     }
     let mut histogram = Histogram::<u64>::new(3)?;
-    let mut failed = 0;
+    let (mut failed, mut failure) = (0, None);
     while let Some(outcome) = jobs.join_next().await {
-        let (latencies, failures) = outcome?;
+        let (latencies, failures, reason) = outcome?;
+        failure = failure.or(reason);
         failed += failures;
         for latency in latencies {
             histogram.record(u64::try_from(latency.as_micros())?)?;
@@ -82,6 +88,7 @@ pub(crate) async fn measure(
         clients,
         acknowledged,
         failed,
+        failure,
         per_second: acknowledged as f64 / lasted.as_secs_f64(),
         p50_ms: ms(0.5),
         p99_ms: ms(0.99),

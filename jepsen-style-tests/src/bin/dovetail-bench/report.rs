@@ -103,7 +103,8 @@ impl fmt::Display for Report {
             )?;
             let failed: u64 = rounds.iter().map(|commits| commits.failed).sum();
             if failed > 0 {
-                writeln!(f, "           {failed} were not acknowledged")?;
+                let reason = rounds.iter().find_map(|commits| commits.failure.as_deref());
+                writeln!(f, "           {failed} failed: {}", reason.unwrap_or_default())?;
             }
         }
         writeln!(
