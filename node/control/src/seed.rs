@@ -14,6 +14,8 @@ use crate::telemetry;
 
 /// The soft problem of a configuration that cannot be put in force.
 const PROBLEM: &str = "configuration: seed";
+/// The soft problem of a member whose file is not the one in force.
+const DIFFERS: &str = "configuration: differs";
 const PAUSE: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
@@ -35,8 +37,40 @@ impl<Q: Quorum> Seeder<Q> {
 
     /// Runs until the drain begins.
     pub async fn run(self, drain: DrainWatch) {
+        tokio::select! {
+            () = self.lead(&drain) => {}
+            () = self.compare() => {}
+        }
+    }
+
+    /// Raises a problem while another file than this member's is in force.
+    async fn compare(&self) {
+        let mut state = self.quorum.state();
+        loop {
+            let (index, in_force) = {
+                let state = state.borrow_and_update();
+                (state.applied_index(), state.config().map(|config| config.source))
+            };
+            match in_force.filter(|source| *source != self.config.source) {
+                Some(source) => {
+                    let reason = format!(
+                        "the cluster keys of this member's --config ({}) are not those in force \
+                         ({source}): give every member the same",
+                        self.config.source
+                    );
+                    self.soft.raise(DIFFERS, "--config", reason, index);
+                }
+                None => self.soft.clear(DIFFERS),
+            }
+            if state.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn lead(&self, drain: &DrainWatch) {
         let mut view = self.quorum.view();
-        while let Some(fence) = fence_gained(&mut view, &drain).await {
+        while let Some(fence) = fence_gained(&mut view, drain).await {
             tokio::select! {
                 biased;
                 () = drain.begun() => return,
@@ -108,10 +142,11 @@ mod tests {
         ClusterConfig { source: Digest([source; 32]), poll_interval, proxies: Vec::new() }
     }
 
-    fn seed(quorum: &Arc<FakeQuorum>, drain: &Drain, source: u8) {
+    fn seed(quorum: &Arc<FakeQuorum>, drain: &Drain, source: u8) -> SoftProblems {
         let soft = SoftProblems::new();
-        let seeder = Seeder::new(Arc::clone(quorum), config(source), 1, soft);
+        let seeder = Seeder::new(Arc::clone(quorum), config(source), 1, soft.clone());
         drain.watch().spawn(seeder.run(drain.watch()));
+        soft
     }
 
     fn source(quorum: &FakeQuorum) -> Option<u8> {
@@ -143,5 +178,18 @@ mod tests {
             assert_eq!(quorum.log().len(), number + 2);
             drain.finish(Duration::from_secs(1)).await;
         }
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_follower_with_another_file_is_a_problem() {
+        let quorum = FakeQuorum::leader();
+        let drain = Drain::new();
+        seed(&quorum, &drain, 1);
+        eventually("the first file is in force", || source(&quorum) == Some(1)).await;
+        quorum.lead(None);
+        let soft = seed(&quorum, &drain, 2);
+        eventually("it is told", || !soft.is_empty()).await;
+        assert!(soft.list()[0].reason.contains("give every member the same"));
+        quorum.lead(Some(FENCE));
+        eventually("its file is in force", || soft.is_empty()).await;
     }
 }
