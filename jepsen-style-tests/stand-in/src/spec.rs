@@ -19,8 +19,9 @@ pub struct ServiceSpec {
     pub networks: Vec<String>,
     pub mode: Mode,
     pub replicas: u64,
-    /// Addresses of tasks on the first network, given to tasks in turn; made up
-    /// from the network's subnet when there are none.
+    /// Addresses of tasks on the first network: a new task takes the first that no
+    /// living one has, so that a rolling update wants more of them than replicas.
+    /// Made up from the network's subnet when there are none.
     pub addresses: Vec<IpAddr>,
     /// Ports published in host mode.
     pub host_ports: Vec<HostPort>,

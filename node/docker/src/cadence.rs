@@ -152,9 +152,12 @@ impl Cadence {
         self.active = active;
     }
 
-    /// A round begins: what was wanted until now, it will see.
-    pub(crate) fn begun(&mut self) -> Option<(Depth, Instant)> {
-        self.wanted.take()
+    /// A round begins, and with it whatever was wanted: returns how deep it goes.
+    pub(crate) fn begin(&mut self, now: Instant) -> Depth {
+        let depth = self.depth(now);
+        // An inactive watcher lets hints wait, and looks at everything when it wakes.
+        self.wanted = None;
+        depth
     }
 
     pub(crate) fn succeeded(
@@ -196,13 +199,15 @@ impl Cadence {
         self.candidates().into_iter().flatten().map(|(_, at)| at).min().unwrap_or(self.tasks_at)
     }
 
-    /// The depth of a round that begins `now`.
-    pub(crate) fn depth(&self, now: Instant) -> Depth {
+    /// The depth of a round that begins `now`: the deepest of what is due, and
+    /// of what hints ask for even if they were to gather for a little longer.
+    fn depth(&self, now: Instant) -> Depth {
         if self.failed.is_some() {
             return Depth::Resync;
         }
         let due = self.candidates().into_iter().flatten().filter(|&(_, at)| at <= now);
-        due.map(|(depth, _)| depth).max().unwrap_or(Depth::Tasks)
+        let due = due.map(|(depth, _)| depth).max().unwrap_or(Depth::Tasks);
+        self.wanted.filter(|_| self.active).map_or(due, |(wanted, _)| wanted.max(due))
     }
 
     fn candidates(&self) -> [Option<(Depth, Instant)>; 4] {

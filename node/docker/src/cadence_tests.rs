@@ -11,7 +11,7 @@ fn calm() -> (Cadence, Instant) {
     let now = Instant::now();
     let mut cadence = Cadence::new(WatchConfig::usual(None), now);
     cadence.subscribed(true, now);
-    cadence.begun();
+    cadence.begin(now);
     cadence.succeeded(Depth::Resync, false, true, now, now);
     (cadence, now)
 }
@@ -19,9 +19,9 @@ fn calm() -> (Cadence, Instant) {
 #[test]
 fn the_first_look_is_whole_and_at_once() {
     let now = Instant::now();
-    let cadence = Cadence::new(WatchConfig::usual(None), now);
+    let mut cadence = Cadence::new(WatchConfig::usual(None), now);
     assert!(cadence.next() <= now + ms(20));
-    assert_eq!(cadence.depth(now + ms(20)), Depth::Resync);
+    assert_eq!(cadence.begin(now + ms(20)), Depth::Resync);
 }
 
 #[test]
@@ -31,9 +31,8 @@ fn calm_tasks_are_listed_each_second_and_services_every_five() {
     let mut at = now;
     for _ in 0..5 {
         at = cadence.next();
-        let depth = cadence.depth(at);
+        let depth = cadence.begin(at);
         depths.push(depth);
-        cadence.begun();
         cadence.succeeded(depth, false, false, at, at);
     }
     assert_eq!(at, now + ms(5_000));
@@ -48,18 +47,26 @@ fn a_hint_is_followed_by_a_look_and_then_by_fast_listing() {
     cadence.hint(Depth::Look, hinted);
     cadence.hint(Depth::Look, hinted + ms(10));
     assert_eq!(cadence.next(), hinted + ms(20));
-    assert_eq!(cadence.depth(hinted + ms(20)), Depth::Look);
-    cadence.begun();
+    assert_eq!(cadence.begin(hinted + ms(20)), Depth::Look);
     let looked = hinted + ms(25);
     cadence.succeeded(Depth::Look, false, true, hinted + ms(20), looked);
     assert_eq!(cadence.next(), looked + ms(250));
-    assert_eq!(cadence.depth(cadence.next()), Depth::Tasks);
+    let next = cadence.next();
+    assert_eq!(cadence.begin(next), Depth::Tasks);
+}
+
+#[test]
+fn a_hint_is_not_lost_to_a_round_that_is_due_anyway() {
+    let (mut cadence, now) = calm();
+    let due = cadence.next();
+    assert_eq!(due, now + ms(1_000));
+    cadence.hint(Depth::Look, due - ms(1));
+    assert_eq!(cadence.begin(due), Depth::Look);
 }
 
 #[test]
 fn a_converging_service_is_listed_fast_until_it_is_stuck() {
     let (mut cadence, now) = calm();
-    cadence.begun();
     cadence.succeeded(Depth::Tasks, true, true, now, now);
     assert_eq!(cadence.next(), now + ms(250));
     let later = now + ms(61_000);
@@ -72,13 +79,13 @@ fn after_failures_the_pause_grows_and_the_next_look_is_whole() {
     let (mut cadence, now) = calm();
     let mut pauses = Vec::new();
     for _ in 0..7 {
-        cadence.begun();
+        cadence.begin(now);
         cadence.failed(now);
         pauses.push(cadence.next() - now);
     }
     assert_eq!(pauses[..3], [ms(100), ms(200), ms(400)]);
     assert_eq!(pauses[6], ms(2_000));
-    assert_eq!(cadence.depth(now), Depth::Resync);
+    assert_eq!(cadence.begin(now), Depth::Resync);
     // A new subscription shows that the engine is back.
     cadence.subscribed(true, now);
     assert!(cadence.next() <= now + ms(20));
@@ -88,7 +95,7 @@ fn after_failures_the_pause_grows_and_the_next_look_is_whole() {
 fn without_an_event_stream_services_are_listed_each_second() {
     let (mut cadence, now) = calm();
     cadence.subscribed(false, now);
-    assert_eq!(cadence.depth(now + ms(1_000)), Depth::Look);
+    assert_eq!(cadence.begin(now + ms(1_000)), Depth::Look);
 }
 
 #[test]
@@ -98,7 +105,8 @@ fn an_inactive_watcher_looks_rarely_whatever_the_hints() {
     cadence.hint(Depth::Look, now + ms(10));
     assert_eq!(cadence.next(), now + ms(5_000));
     cadence.set_active(true, now + ms(100));
-    assert_eq!(cadence.depth(cadence.next()), Depth::Resync);
+    let next = cadence.next();
+    assert_eq!(cadence.begin(next), Depth::Resync);
 }
 
 #[test]
@@ -113,7 +121,6 @@ fn a_poll_interval_only_shortens() {
 #[test]
 fn slow_engines_are_not_asked_without_pause() {
     let (mut cadence, now) = calm();
-    cadence.begun();
     let end = now + ms(3_000);
     cadence.succeeded(Depth::Look, true, true, now, end);
     cadence.hint(Depth::Look, end);

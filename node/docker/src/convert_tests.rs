@@ -46,7 +46,7 @@ fn a_service_keeps_what_routing_may_depend_on() {
     );
     assert_eq!(web.labels["com.docker.lb.port"], LabelValue::Text("8080".into()));
     let front = networks["front"].id.clone();
-    assert_eq!(web.networks, [front.clone()]);
+    assert_eq!(web.networks, std::slice::from_ref(&front));
     assert_eq!(web.vips, [(front, "10.0.1.2".parse().expect("an address"))]);
     assert_eq!((web.scale, web.endpoint_mode), (Scale::Replicated(1), EndpointMode::Vip));
     assert!(web.version.0 > 0 && web.created_at.ends_with('Z'));

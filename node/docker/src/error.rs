@@ -66,7 +66,8 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
         let text = error.to_string();
-        if !line.ends_with(&text) {
+        // hyper-util's name for the step, which the line names already.
+        if !text.starts_with("client error (") && !line.ends_with(&text) {
             line.push_str(": ");
             line.push_str(&text);
         }

@@ -228,8 +228,7 @@ impl Watcher {
         let begun = Instant::now();
         let (depth, events) = {
             let mut state = self.shared.state();
-            let depth = state.cadence.depth(begun);
-            state.cadence.begun();
+            let depth = state.cadence.begin(begun);
             (depth, std::mem::take(&mut state.events))
         };
         match self.list(depth, memory).await {
@@ -383,5 +382,13 @@ impl Memory {
 
 /// All but the tasks, which a round of tasks alone lists anew.
 fn carried(last: &Listing) -> Listing {
-    Listing { tasks: BTreeMap::new(), ..last.clone() }
+    Listing {
+        swarm: last.swarm.clone(),
+        networks: last.networks.clone(),
+        swarm_nodes: last.swarm_nodes.clone(),
+        services: last.services.clone(),
+        tasks: BTreeMap::new(),
+        secrets: last.secrets.clone(),
+        configs: last.configs.clone(),
+    }
 }
