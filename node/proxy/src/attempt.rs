@@ -25,7 +25,8 @@ use crate::worker::Worker;
 const CONNECT_TIMEOUT_WITH_OTHERS: Duration = Duration::from_secs(1);
 
 /// A request that may have to be sent more than once.
-struct Outgoing {
+#[derive(Debug)]
+pub struct Outgoing {
     /// Present if it can be repeated although it was sent.
     copy: Option<request::Parts>,
     /// Present until it is sent.
@@ -33,7 +34,8 @@ struct Outgoing {
 }
 
 impl Outgoing {
-    fn new(parts: request::Parts, body: RequestBody, gate: Option<Arc<Gate>>) -> Self {
+    /// `gate` keeps the body back until the upstream says 100.
+    pub fn new(parts: request::Parts, body: RequestBody, gate: Option<Arc<Gate>>) -> Self {
         if body.is_empty() && parts.method.is_idempotent() {
             return Self { copy: Some(parts), whole: None };
         }
@@ -68,14 +70,16 @@ impl Outgoing {
 }
 
 /// The attempts of one request.
-struct Exchange<'r> {
-    down: &'r Downstream,
-    entry: &'r RouteEntry,
-    options: &'r Options,
-    outgoing: Outgoing,
-    state: Rc<BodyState>,
-    send_timeout: Option<Duration>,
-    tried: Tried,
+#[derive(Debug)]
+pub struct Attempts<'r> {
+    pub worker: &'r Worker,
+    pub entry: &'r RouteEntry,
+    pub options: &'r Options,
+    pub outgoing: Outgoing,
+    pub state: Rc<BodyState>,
+    /// Given for a large body.
+    pub send_timeout: Option<Duration>,
+    pub tried: Tried,
 }
 
 /// How an attempt failed.
@@ -88,13 +92,14 @@ enum Failed {
     Final(ProxyError),
 }
 
-impl Exchange<'_> {
-    async fn run(
+impl Attempts<'_> {
+    /// Asks upstreams until one answers, or no other may be asked.
+    pub async fn run(
         &mut self,
         record: &mut Record,
-        revision: dovetail_routing::Revision,
-    ) -> Result<(http::Response<Incoming>, Box<UpstreamConn>), ProxyError> {
-        let worker = &self.down.worker;
+        revision: Revision,
+    ) -> Result<(Response<Incoming>, Box<UpstreamConn>), ProxyError> {
+        let worker = self.worker;
         let mut last = None;
         // Set to ask the same upstream again over a new connection.
         let mut again = None;
@@ -132,8 +137,8 @@ impl Exchange<'_> {
         &mut self,
         position: usize,
         fresh: bool,
-    ) -> Result<(http::Response<Incoming>, Box<UpstreamConn>), Failed> {
-        let worker = &self.down.worker;
+    ) -> Result<(Response<Incoming>, Box<UpstreamConn>), Failed> {
+        let worker = self.worker;
         let upstream = &self.entry.candidates[position].upstream;
         let address = upstream.address;
         let pooled = if fresh {
@@ -202,7 +207,10 @@ impl Exchange<'_> {
                 if stale && !cut_off && self.outgoing.is_at_hand() {
                     return Err(Failed::Stale(error));
                 }
-                self.note_failure(upstream, cut_off);
+                // A pooled connection that had died says nothing about the upstream.
+                if !stale || cut_off {
+                    self.note_failure(upstream, cut_off);
+                }
                 Err(if self.outgoing.is_at_hand() {
                     Failed::Next(error)
                 } else {
@@ -218,7 +226,7 @@ impl Exchange<'_> {
 
     /// Counts a failure; connections to an upstream that fell silent are worth nothing.
     fn note_failure(&self, upstream: &Upstream, silent: bool) {
-        let worker = &self.down.worker;
+        let worker = self.worker;
         if upstream.failed(now_ms()) {
             worker.telemetry.upstream_out();
         }
@@ -240,4 +248,3 @@ fn is_timed_out(error: &hyper::Error) -> bool {
     }
     false
 }
-

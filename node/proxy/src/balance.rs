@@ -70,9 +70,12 @@ impl RouteEntry {
         let rotation = self.rotations.get(thread % self.rotations.len().max(1))?;
         // Each thread has its own: the lock is never waited for.
         let mut place = rotation.0.lock().unwrap_or_else(PoisonError::into_inner);
-        self.turn(&mut place, well)
+        let position = self
+            .turn(&mut place, well)
             .or_else(|| self.turn(&mut place, active))
-            .or_else(|| self.turn(&mut place, draining))
+            .or_else(|| self.turn(&mut place, draining))?;
+        self.candidates[position].upstream.picked(now_ms);
+        Some(position)
     }
 
     fn turn(&self, place: &mut Place, eligible: impl Fn(usize) -> bool) -> Option<usize> {

@@ -24,7 +24,7 @@ use crate::body::{ResponseBody, Streaming};
 use crate::forward::{Answered, AnsweredBody, forward};
 use crate::record::Record;
 use crate::respond::ProxyError;
-use crate::stream::{ClientStream, Expiry, Patience, Wire};
+use crate::stream::{ClientStream, Expiry, Patience, Socket, Wire, is_closed};
 use crate::tunnel::{self, Tunnel};
 use crate::worker::{Phase, Worker};
 
@@ -114,6 +114,7 @@ async fn serve_http1(
     stream: ClientStream,
     mut phase: watch::Receiver<Phase>,
 ) {
+    let socket = stream.socket();
     let service = {
         let down = Rc::clone(&down);
         service_fn(move |request| answer(Rc::clone(&down), request))
@@ -126,8 +127,9 @@ async fn serve_http1(
         .serve_connection(TokioIo::new(stream), service);
     let ended = {
         let graceful = |conn: Pin<&mut _>| http1::Connection::graceful_shutdown(conn);
-        drive(&down, Pin::new(&mut conn), &mut phase, Phase::Closing, graceful).await
+        drive(&down, Pin::new(&mut conn), &socket, &mut phase, Phase::Closing, graceful).await
     };
+    drop(socket);
     if ended.is_none() {
         return;
     }
@@ -141,11 +143,13 @@ async fn serve_http1(
     }
     if let Some(tunnel) = down.tunnel.take() {
         let parts = conn.into_parts();
-        let (tcp, held) = parts.io.into_inner().into_parts();
-        let early = [parts.read_buf, held];
-        tunnel::run(tunnel, tcp, early, &mut phase).await;
-    } else if down.wire.is_mid_request() {
-        let (tcp, _) = conn.into_parts().io.into_inner().into_parts();
+        if let Some((tcp, held)) = parts.io.into_inner().into_parts() {
+            let early = [parts.read_buf, held];
+            tunnel::run(tunnel, tcp, early, &mut phase).await;
+        }
+    } else if down.wire.is_mid_request()
+        && let Some((tcp, _)) = conn.into_parts().io.into_inner().into_parts()
+    {
         linger(tcp).await;
     }
 }
@@ -155,6 +159,7 @@ async fn serve_http2(
     stream: ClientStream,
     mut phase: watch::Receiver<Phase>,
 ) {
+    let socket = stream.socket();
     let service = {
         let down = Rc::clone(&down);
         service_fn(move |request| answer(Rc::clone(&down), request))
@@ -172,13 +177,14 @@ async fn serve_http2(
     let conn = pin!(conn);
     let graceful = |conn: Pin<&mut _>| http2::Connection::graceful_shutdown(conn);
     // GOAWAY loses no request: it is said as soon as the drain begins.
-    drive(&down, conn, &mut phase, Phase::Lame, graceful).await;
+    drive(&down, conn, &socket, &mut phase, Phase::Lame, graceful).await;
 }
 
 /// Runs a connection under the clock and the drain. Returns `None` if it was broken off.
 async fn drive<C: Future<Output = hyper::Result<()>>>(
     down: &Downstream,
     mut conn: Pin<&mut C>,
+    socket: &Socket,
     phase: &mut watch::Receiver<Phase>,
     graceful_from: Phase,
     graceful: impl Fn(Pin<&mut C>),
@@ -204,6 +210,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
             }
             () = timer.as_mut() => {
                 let now = Instant::now();
+                wire.note_closed(wire.in_flight() > 0 && is_closed(socket));
                 match wire.expiry(&down.worker.patience(), now) {
                     Expiry::Until(next) => timer.as_mut().reset(next.into()),
                     Expiry::Idle => {

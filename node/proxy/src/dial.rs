@@ -225,7 +225,11 @@ impl AsyncWrite for UpstreamStream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.settle();
-        Pin::new(&mut this.inner).poll_write_vectored(cx, bufs)
+        match bufs {
+            // A plain send is the cheaper call.
+            [one] => Pin::new(&mut this.inner).poll_write(cx, one),
+            _ => Pin::new(&mut this.inner).poll_write_vectored(cx, bufs),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

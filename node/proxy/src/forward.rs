@@ -6,8 +6,7 @@
 //!                                          └────────────┘
 //! ```
 //!
-//! A request is repeated on another upstream only if nothing of it was sent, or if
-//! it is idempotent and without a body and not one byte of a response came back.
+//! The arrow back is [`crate::attempt`].
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,25 +16,23 @@ use bytes::Bytes;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{Method, Request, StatusCode, Uri, Version, request, response};
+use http::{Method, Response, StatusCode, Uri, Version, request, response};
 use hyper::body::{Body as _, Incoming};
 use tokio::net::TcpStream;
 
-use crate::balance::{ATTEMPTS_MAX, Tried};
-use crate::body::{BodyFault, BodyState, Gate, RequestBody};
+use crate::attempt::{Attempts, Outgoing};
+use crate::balance::Tried;
+use crate::body::{BodyState, Gate, RequestBody};
 use crate::conn::Downstream;
-use crate::dial::{DialError, ExchangeError, UpstreamConn};
+use crate::dial::UpstreamConn;
 use crate::headers::{self, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REAL_IP};
 use crate::record::Record;
 use crate::respond::ProxyError;
-use crate::table::{Lookup, Options, RouteEntry};
+use crate::table::{Lookup, Options};
 use crate::target;
-use crate::upstream::{Upstream, now_ms};
 
 /// Longest request target, in bytes.
 const TARGET_BYTES_MAX: usize = 8 * 1_024;
-/// How long a connection may take while there are other upstreams to ask.
-const CONNECT_TIMEOUT_WITH_OTHERS: Duration = Duration::from_secs(1);
 /// Size of a body from which an upstream may need time to take it.
 const LARGE_BODY_BYTES: u64 = 64 * 1_024;
 
@@ -111,8 +108,8 @@ pub async fn forward(
         RequestBody::new(incoming, options.body_bytes_max, &state, &down.wire, gate.as_ref());
     rewrite(&mut parts, down, record, &request_id, &body, upgrade.as_ref());
 
-    let mut exchange = Exchange {
-        down,
+    let mut attempts = Attempts {
+        worker: &down.worker,
         entry: &entry,
         options,
         outgoing: Outgoing::new(parts, body, gate),
@@ -120,7 +117,7 @@ pub async fn forward(
         send_timeout: large.then_some(options.send_timeout),
         tried: Tried::default(),
     };
-    let (response, conn) = exchange.run(record, revision).await?;
+    let (response, conn) = attempts.run(record, revision).await?;
     answer(down, record, options, &request_id, upgrade.is_some(), response, conn).await
 }
 
@@ -191,7 +188,7 @@ async fn answer(
     options: &Options,
     request_id: &HeaderValue,
     upgrade: bool,
-    response: http::Response<Incoming>,
+    response: Response<Incoming>,
     conn: Box<UpstreamConn>,
 ) -> Result<Answered, ProxyError> {
     let (mut head, incoming) = response.into_parts();

@@ -18,6 +18,7 @@
 
 pub mod access_log;
 pub mod args;
+pub mod attempt;
 pub mod balance;
 pub mod body;
 pub mod conn;

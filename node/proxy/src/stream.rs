@@ -1,14 +1,15 @@
 //! A client's connection: every byte read is checked, every silence is timed.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::framing::{Framing, Step, Violation};
@@ -44,6 +45,8 @@ pub struct Wire {
     /// Requests that are being answered.
     in_flight: Cell<usize>,
     idle_since: Cell<Instant>,
+    /// Since when the client is known to have closed its half.
+    closed_since: Cell<Option<Instant>>,
 }
 
 /// Limits of a client's silence.
@@ -57,6 +60,8 @@ pub struct Patience {
     pub body: Duration,
     /// While it takes none of what it is sent.
     pub send: Duration,
+    /// For a response, after it closed its half: it may have left.
+    pub closed: Duration,
 }
 
 /// What a look at the clock says about a connection.
@@ -84,6 +89,7 @@ impl Wire {
             write_pending_since: Cell::default(),
             in_flight: Cell::new(0),
             idle_since: Cell::new(now),
+            closed_since: Cell::default(),
         }
     }
 
@@ -136,6 +142,13 @@ impl Wire {
         self.in_head.get() || self.in_body.get() || self.violation.get().is_some()
     }
 
+    /// Notes whether the client closed its half.
+    pub fn note_closed(&self, closed: bool) {
+        if closed && self.closed_since.get().is_none() {
+            self.closed_since.set(Some(Instant::now()));
+        }
+    }
+
     /// Looks at the clock. Cheap: done when a timer fires, not per read.
     pub fn expiry(&self, patience: &Patience, now: Instant) -> Expiry {
         let mut next = now + patience.head;
@@ -157,6 +170,12 @@ impl Wire {
         {
             return Expiry::Stalled("body");
         }
+        if self.in_flight.get() > 0
+            && let Some(since) = self.closed_since.get()
+            && due(since, patience.closed)
+        {
+            return Expiry::Stalled("closed");
+        }
         let idle = self.in_flight.get() == 0 && !self.in_head.get() && !self.in_body.get();
         if idle && due(self.idle_since.get(), patience.idle) {
             return Expiry::Idle;
@@ -166,10 +185,25 @@ impl Wire {
     }
 }
 
+/// The socket: hyper owns the stream around it, and lends it to nobody.
+pub type Socket = Rc<RefCell<TcpStream>>;
+
+/// Whether the client closed its half, or more, as far as the kernel knows.
+pub fn is_closed(socket: &Socket) -> bool {
+    let socket = socket.borrow();
+    let mut ready = pin!(socket.ready(Interest::READABLE | Interest::WRITABLE));
+    // One look: the waker that hyper left is another's, and stays.
+    match ready.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Ok(ready)) => ready.is_read_closed() || ready.is_write_closed(),
+        Poll::Ready(Err(_)) => true,
+        Poll::Pending => false,
+    }
+}
+
 /// A client's stream of bytes, as hyper may see it.
 #[derive(Debug)]
 pub struct ClientStream {
-    inner: TcpStream,
+    inner: Socket,
     /// Bytes that were read and not passed on.
     held: Bytes,
     /// `None` for HTTP/2, whose frames delimit themselves.
@@ -181,7 +215,13 @@ impl ClientStream {
     /// `held` is what was read to tell HTTP/1 from HTTP/2.
     pub fn new(inner: TcpStream, held: Bytes, http2: bool) -> Self {
         let framing = if http2 { None } else { Some(Framing::default()) };
+        let inner = Rc::new(RefCell::new(inner));
         Self { inner, held, framing, wire: Rc::new(Wire::new(Instant::now())) }
+    }
+
+    /// The socket, to look at.
+    pub fn socket(&self) -> Socket {
+        Rc::clone(&self.inner)
     }
 
     /// What this stream tells about itself.
@@ -190,8 +230,10 @@ impl ClientStream {
     }
 
     /// Takes the stream apart, for a tunnel: the socket, and what was read of it.
-    pub fn into_parts(self) -> (TcpStream, Bytes) {
-        (self.inner, self.held)
+    ///
+    /// `None` while somebody still looks at the socket.
+    pub fn into_parts(self) -> Option<(TcpStream, Bytes)> {
+        Some((Rc::into_inner(self.inner)?.into_inner(), self.held))
     }
 
     /// Checks what was just read into `buf` from `start` on.
@@ -255,7 +297,7 @@ impl AsyncRead for ClientStream {
                 // End of stream: hyper has its poison.
                 return Poll::Ready(Ok(()));
             }
-            match Pin::new(&mut this.inner).poll_read(cx, buf) {
+            match Pin::new(&mut *this.inner.borrow_mut()).poll_read(cx, buf) {
                 Poll::Ready(done) => {
                     this.wire.read_pending_since.set(None);
                     done?;
@@ -305,7 +347,7 @@ impl AsyncWrite for ClientStream {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.inner).poll_write(cx, buf);
+        let polled = Pin::new(&mut *this.inner.borrow_mut()).poll_write(cx, buf);
         this.note_write(&polled);
         polled
     }
@@ -316,20 +358,26 @@ impl AsyncWrite for ClientStream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.inner).poll_write_vectored(cx, bufs);
+        let mut inner = this.inner.borrow_mut();
+        let polled = match bufs {
+            // A plain send is the cheaper call.
+            [one] => Pin::new(&mut *inner).poll_write(cx, one),
+            _ => Pin::new(&mut *inner).poll_write_vectored(cx, bufs),
+        };
+        drop(inner);
         this.note_write(&polled);
         polled
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
+        self.inner.borrow().is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+        Pin::new(&mut *self.get_mut().inner.borrow_mut()).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+        Pin::new(&mut *self.get_mut().inner.borrow_mut()).poll_shutdown(cx)
     }
 }

@@ -19,6 +19,8 @@ use http::HeaderValue;
 pub const MAX_FAILS: u32 = 3;
 /// How long failures are counted together, and how long an upstream stays out.
 pub const FAIL_TIMEOUT_MS: u64 = 10_000;
+/// How long one request alone tries an upstream that was out.
+const PROBE_MS: u64 = 2_000;
 
 /// Milliseconds since this process first asked. Monotonic, never 0.
 pub fn now_ms() -> u64 {
@@ -67,6 +69,16 @@ impl Upstream {
     /// Whether passive checks took it out at `now_ms`.
     pub fn is_out(&self, now_ms: u64) -> bool {
         self.out_until_ms.load(Ordering::Relaxed) > now_ms
+    }
+
+    /// It was picked. If it was out until now, others wait until this attempt is over:
+    /// one request risks a time-out, not all of them.
+    pub fn picked(&self, now_ms: u64) {
+        let until = self.out_until_ms.load(Ordering::Relaxed);
+        if until != 0 && until <= now_ms {
+            // Two threads may both try, which is as good.
+            self.out_until_ms.store(now_ms + PROBE_MS, Ordering::Relaxed);
+        }
     }
 
     /// Whether idle connections to it are worth keeping: it is in the table in
@@ -155,9 +167,12 @@ mod tests {
         assert!(upstream.failed(3_000));
         assert!(upstream.is_out(3_000) && upstream.is_out(12_999));
         assert!(!upstream.is_out(13_000));
+        // One request tries it, the others wait for what comes of that.
+        upstream.picked(13_000);
+        assert!(upstream.is_out(13_001) && !upstream.is_out(15_000));
         // One more failure after that is enough.
-        assert!(upstream.failed(14_000));
-        assert!(upstream.is_out(14_000));
+        upstream.failed(14_000);
+        assert!(upstream.is_out(14_000) && upstream.is_out(23_999));
         upstream.succeeded();
         assert!(!upstream.is_out(14_000));
         assert!(!upstream.failed(15_000));

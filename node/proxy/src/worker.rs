@@ -112,6 +112,7 @@ impl Worker {
             idle: keepalive.unwrap_or(Duration::from_secs(75)),
             body: limits.client_timeout,
             send: limits.client_timeout,
+            closed: limits.client_timeout / 2,
         }
     }
 

@@ -418,3 +418,56 @@ async fn a_client_that_reads_nothing_is_given_up() {
     let answer = tokio::spawn(async move { client.answer(false).await.is_some() });
     assert!(answer.await.is_err(), "the body was cut off");
 }
+
+#[tokio::test]
+async fn a_client_that_left_is_not_waited_for() {
+    let silent = Script::start(b"", false).await;
+    let routes = vec![route("shop.example", "/", &[silent.address])];
+    let proxy = Proxy::start_with(&snapshot(1, routes), |config| {
+        config.limits.client_timeout = Duration::from_millis(200);
+        config.limits.head_timeout = Duration::from_millis(200);
+    });
+    let mut client = RawClient::connect(proxy.address).await;
+    client.send("GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n").await;
+    until("the request is under way", async || silent.connections.load(Ordering::Relaxed) > 0)
+        .await;
+    drop(client);
+    until("the upstream is let go", async || silent.ended.load(Ordering::Relaxed) > 0).await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_was_out_is_tried_by_one_request() {
+    // Nobody accepts, and nobody refuses: connections time out.
+    let full = tokio::net::TcpSocket::new_v4().expect("a socket");
+    full.bind("127.0.0.1:0".parse().expect("an address")).expect("bound");
+    let deaf = full.listen(1).expect("it listens");
+    let deaf_address = deaf.local_addr().expect("an address");
+    let mut fill = Vec::new();
+    while let Ok(Ok(stream)) = tokio::time::timeout(
+        Duration::from_millis(300),
+        tokio::net::TcpStream::connect(deaf_address),
+    )
+    .await
+    {
+        fill.push(stream);
+    }
+    let app = App::start("app").await;
+    let upstreams = [deaf_address, app.address];
+    let proxy = Proxy::start(&snapshot(1, vec![route("shop.example", "/", &upstreams)]));
+    let began = Instant::now();
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let address = proxy.address;
+        clients.spawn(async move { get(address, "shop.example", "/").await.body });
+    }
+    while let Some(body) = clients.join_next().await {
+        assert_eq!(body.expect("answered"), "app");
+    }
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    // By now it is out: nobody waits for it.
+    let began = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(get(proxy.address, "shop.example", "/").await.body, "app");
+    }
+    assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+}

@@ -197,6 +197,8 @@ fn upgrade(request: Request<Incoming>) -> Answer {
 pub struct Script {
     pub address: SocketAddr,
     pub connections: Arc<AtomicUsize>,
+    /// Connections that the other side ended.
+    pub ended: Arc<AtomicUsize>,
     job: tokio::task::JoinHandle<()>,
 }
 
@@ -206,17 +208,20 @@ impl Script {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let connections = Arc::<AtomicUsize>::default();
+        let ended = Arc::<AtomicUsize>::default();
         let job = tokio::spawn({
-            let connections = Arc::clone(&connections);
+            let (connections, ended) = (Arc::clone(&connections), Arc::clone(&ended));
             async move {
                 let mut open = tokio::task::JoinSet::new();
                 while let Ok((mut stream, _)) = listener.accept().await {
                     connections.fetch_add(1, Ordering::Relaxed);
+                    let ended = Arc::clone(&ended);
                     open.spawn(async move {
                         let mut head = Vec::new();
                         let mut buffer = [0; 4_096];
                         while let Ok(count) = stream.read(&mut buffer).await {
                             if count == 0 {
+                                ended.fetch_add(1, Ordering::Relaxed);
                                 return;
                             }
                             head.extend_from_slice(&buffer[..count]);
@@ -231,7 +236,7 @@ impl Script {
                 }
             }
         });
-        Self { address, connections, job }
+        Self { address, connections, ended, job }
     }
 }
 
