@@ -141,6 +141,11 @@ impl Attempts<'_> {
         let worker = self.worker;
         let upstream = &self.entry.candidates[position].upstream;
         let address = upstream.address;
+        if !fresh && self.outgoing.copy.is_none() {
+            // Lets the runtime hear from the kernel first: a pooled connection that the
+            // upstream just closed would cost a request that cannot be repeated.
+            tokio::task::yield_now().await;
+        }
         let pooled = if fresh {
             None
         } else {
