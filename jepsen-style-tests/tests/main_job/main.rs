@@ -10,6 +10,7 @@
 )]
 
 mod bad_input;
+mod docker_faults;
 mod fixture;
 mod follow;
 mod formation;

@@ -75,3 +75,30 @@ async fn a_killed_follower_disturbs_nothing() {
     system.same_digest_everywhere().await;
     unharmed(load, "follower killed").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_member_of_three_says_that_there_is_no_quorum() {
+    let mut system = System::start_with_shop(1).await;
+    let left = 2;
+    for slot in system.cluster.slots().filter(|slot| *slot != left) {
+        system.cluster.kill_member(slot);
+    }
+    let status = eventually(DEADLINE, || async {
+        let status = system.cluster.status().await?;
+        match status.leader() {
+            None => Ok(status),
+            Some(leader) => Err(format!("member {leader} is said to lead")),
+        }
+    })
+    .await;
+    assert_eq!(status.cluster_id.len(), 32, "{status:?}");
+    for verb in [&["routes"][..], &["problems"], &["annotate", "no"]] {
+        let done = system.cluster.dovetail(verb).await.unwrap();
+        println!("dovetail {}: {}", verb.join(" "), done.stderr.trim());
+        assert!(matches!(done.code, Some(4 | 5)), "{verb:?}: {done:?}");
+        assert_eq!(done.stderr.lines().count(), 1, "{verb:?}: {done:?}");
+    }
+    let stale = system.cluster.dovetail(&["routes", "--stale"]).await.unwrap();
+    assert!(stale.stdout.contains("shop.example"), "{stale:?}");
+    system.cluster.routed("shop.example", DEADLINE).await.unwrap();
+}
