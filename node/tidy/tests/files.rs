@@ -45,7 +45,8 @@ fn is_compiled(path: &Path) -> bool {
     let stem = path.file_stem().unwrap().to_str().unwrap();
     let dir = path.parent().unwrap();
     let dir_name = dir.file_name().unwrap().to_str().unwrap();
-    if matches!(stem, "lib" | "main" | "build") || matches!(dir_name, "bin" | "benches" | "examples")
+    if matches!(stem, "lib" | "main" | "build")
+        || matches!(dir_name, "bin" | "benches" | "examples")
     {
         return true;
     }
@@ -55,7 +56,10 @@ fn is_compiled(path: &Path) -> bool {
     }
     let (name, parents) = if stem == "mod" {
         let above = dir.parent().unwrap();
-        (dir_name, vec![above.join("lib.rs"), above.join("main.rs"), above.join("mod.rs")])
+        let mut parents = vec![above.join("lib.rs"), above.join("main.rs"), above.join("mod.rs")];
+        // Any test binary beside the folder may name it.
+        parents.extend(fs::read_dir(above).unwrap().map(|e| e.unwrap().path()));
+        (dir_name, parents)
     } else {
         let by_folder = dir.with_extension("rs");
         (stem, vec![dir.join("lib.rs"), dir.join("main.rs"), dir.join("mod.rs"), by_folder])
