@@ -3,6 +3,12 @@
 //! Everything is done as an operator does it: by the lines of `deploy/README.md`, by
 //! `docker`, and by `dovetail`. Skipped, with the reason, where the lab cannot stand.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests fail by panicking, and print what was measured"
+)]
+
 mod console;
 mod lab;
 mod readme;

@@ -1,5 +1,7 @@
 //! Rules about files: each says its purpose, is compiled, and takes the lints.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -3,6 +3,8 @@
 //! Only linked code counts (normal and build dependencies, transitively): a test
 //! may climb a wall. A failure prints the path that climbs it.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use cargo_metadata::{DependencyKind, MetadataCommand};
