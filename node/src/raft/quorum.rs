@@ -160,9 +160,11 @@ impl Quorum for RaftQuorum {
                 return 0;
             }
             use openraft::async_runtime::Instant as _;
-            // A leader that is cut off has no quorum to answer it.
-            let acked = raft.as_leader().ok().and_then(|leader| leader.last_quorum_acked());
-            return acked
+            // A leader that is cut off has no quorum to answer it. Nothing may borrow the
+            // metrics again here, as `as_leader` does: with a writer waiting between the
+            // two, reader and writer wait for each other for ever, and Raft with them.
+            return metrics
+                .last_quorum_acked
                 .map_or(0, |at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX));
         }
         self.hub.leader_silent_ms()
