@@ -9,7 +9,7 @@ mod agent;
 mod service;
 mod timing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -84,6 +84,7 @@ impl Swarm {
         };
         let stand_in = StandIn::start(options).await.context("start the stand-in for Docker")?;
         let agent = Agent::default();
+        agent.set_stop_delay(STOP_DELAY);
         let job = tokio::spawn(agent.clone().run(stand_in.clone()));
         let shared = Shared {
             stand_in,
@@ -99,6 +100,11 @@ impl Swarm {
     /// The stand-in itself, for its faults.
     pub fn stand_in(&self) -> &StandIn {
         &self.shared.stand_in
+    }
+
+    /// How long containers outlive the decision to stop them, from now on.
+    pub fn set_stop_delay(&self, delay: Duration) {
+        self.shared.agent.set_stop_delay(delay);
     }
 
     /// Creates a service with all its tasks running from the first moment, so that what
@@ -198,17 +204,30 @@ impl Swarm {
         self.shared.agent.requests(&task.id)
     }
 
-    /// Addresses that no other service of late had.
+    /// Addresses that no task has.
     fn next_addresses(&self) -> Vec<IpAddr> {
-        let block = self.shared.next_block.fetch_add(1, Ordering::Relaxed) % BLOCKS;
-        let first = TASK_HOSTS + block * HOSTS_PER_SERVICE;
-        let address = |host| match self.shared.network {
+        let model = self.shared.stand_in.model();
+        let taken: BTreeSet<IpAddr> =
+            model.tasks.values().flat_map(|task| &task.addresses).map(|(_, ip)| *ip).collect();
+        let mut addresses = Vec::new();
+        for _ in 0..BLOCKS {
+            let block = self.shared.next_block.fetch_add(1, Ordering::Relaxed) % BLOCKS;
+            let first = TASK_HOSTS + block * HOSTS_PER_SERVICE;
+            addresses = (first..first + HOSTS_PER_SERVICE).map(|host| self.address(host)).collect();
+            if !addresses.iter().any(|address| taken.contains(address)) {
+                break;
+            }
+        }
+        addresses
+    }
+
+    fn address(&self, host: u8) -> IpAddr {
+        match self.shared.network {
             IpAddr::V4(network) => {
                 let [a, b, c, _] = network.octets();
                 IpAddr::from([a, b, c, host])
             }
             network => network,
-        };
-        (first..first + HOSTS_PER_SERVICE).map(address).collect()
+        }
     }
 }

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use dovetail_stand_in::{StandIn, Task, TaskState};
 use tokio::task::JoinSet;
 
-use super::{STOP_DELAY, UPSTREAM_PORT};
+use super::UPSTREAM_PORT;
 use crate::upstream::Upstream;
 
 /// From one state of a starting task to the next.
@@ -29,6 +29,8 @@ struct Shared {
     containers: Mutex<Containers>,
     /// Numbers containers, so that no two answer with one name.
     number: AtomicU64,
+    /// From the mark to the container's death, in milliseconds.
+    stop_delay_ms: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +42,16 @@ struct Containers {
 }
 
 impl Agent {
+    /// From the mark to the container's death.
+    pub(super) fn set_stop_delay(&self, delay: Duration) {
+        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        self.shared.stop_delay_ms.store(delay_ms, Ordering::Relaxed);
+    }
+
+    fn stop_delay(&self) -> Duration {
+        Duration::from_millis(self.shared.stop_delay_ms.load(Ordering::Relaxed))
+    }
+
     fn containers(&self) -> MutexGuard<'_, Containers> {
         self.shared.containers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -125,7 +137,7 @@ impl Agent {
     fn stop(&self, jobs: &mut JoinSet<()>, stand_in: &StandIn, task: &Task) {
         let (agent, stand_in, id) = (self.clone(), stand_in.clone(), task.id.clone());
         jobs.spawn(async move {
-            tokio::time::sleep(STOP_DELAY).await;
+            tokio::time::sleep(agent.stop_delay()).await;
             let killed = agent.containers().running.remove(&id);
             if let Some(upstream) = killed {
                 upstream.kill().await;

@@ -17,4 +17,5 @@ mod formation;
 mod leader;
 mod outage;
 mod roles;
+mod soak;
 mod start_errors;
