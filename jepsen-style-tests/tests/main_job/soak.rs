@@ -15,19 +15,15 @@ use crate::fixture::{DEADLINE, System, unharmed};
 
 /// As on a real Swarm; less than a failover takes would be unfair.
 const STOP_DELAY: Duration = Duration::from_secs(3);
-/// Steps of the long run, and of the one in every test run.
+/// Steps of the long run (seven minutes), and of the one in every test run.
 const STEPS_LONG: usize = 120;
 const STEPS_SHORT: usize = 8;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_happens_no_request_fails_and_all_agree_in_the_end() {
-    soak(seed(), STEPS_SHORT).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes several minutes: for make test-long"]
-async fn whatever_happens_for_minutes_no_request_fails_and_all_agree_in_the_end() {
-    soak(seed(), STEPS_LONG).await;
+    // Set by `make test-long`.
+    let long = std::env::var_os("DOVETAIL_LONG").is_some();
+    soak(seed(), if long { STEPS_LONG } else { STEPS_SHORT }).await;
 }
 
 /// `SEED` of the environment, or a new one.
