@@ -3,16 +3,16 @@
 //! Entries are kept for years: the bytes of each kind are fixed by `tests/golden`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use dovetail_routing::entry::{ClusterConfig, ProxyOptions, SCHEMA_VERSION};
-use dovetail_routing::names::{ServiceCluster, SwarmId};
+use dovetail_routing::entry::SCHEMA_VERSION;
+use dovetail_routing::names::SwarmId;
 use dovetail_routing::{Command, Digest, Entry, LogIndex, Payload};
 use prost::Message;
 
 use crate::v1 as pb;
 
 mod admin;
+mod config;
 mod fact;
 
 /// Why a message is not an entry.
@@ -35,6 +35,11 @@ fn invalid(field: &'static str, given: impl ToString, reason: impl ToString) -> 
 /// The bytes of an entry as the log keeps them.
 pub fn encode_entry(entry: &Entry) -> Vec<u8> {
     pb::Entry::from(entry).encode_to_vec()
+}
+
+/// The bytes of a configuration as an entry carries them.
+pub fn encode_config(config: &dovetail_routing::entry::ClusterConfig) -> Vec<u8> {
+    pb::ApplyConfig::from(config).encode_to_vec()
 }
 
 /// Reads the bytes of an entry.
@@ -157,60 +162,6 @@ impl TryFrom<pb::Command> for Command {
             None => "of a newer build",
         };
         Ok(Self::Unknown { name: name.into() })
-    }
-}
-
-/// Whole milliseconds, which is all that the wire carries.
-fn milliseconds(duration: Option<Duration>) -> Option<u64> {
-    duration.map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
-}
-
-impl From<&ClusterConfig> for pb::ApplyConfig {
-    fn from(config: &ClusterConfig) -> Self {
-        Self {
-            source: config.source.0.to_vec(),
-            poll_interval_ms: milliseconds(config.poll_interval),
-            proxies: config
-                .proxies
-                .iter()
-                .map(|(service_cluster, options)| pb::ProxyOptions {
-                    service_cluster: service_cluster.to_string(),
-                    hide_info_headers: options.hide_info_headers,
-                    connect_timeout_ms: milliseconds(options.connect_timeout),
-                    read_timeout_ms: milliseconds(options.read_timeout),
-                    send_timeout_ms: milliseconds(options.send_timeout),
-                    keepalive_timeout_ms: milliseconds(options.keepalive_timeout),
-                    client_max_body_size: options.client_max_body_size,
-                })
-                .collect(),
-        }
-    }
-}
-
-impl TryFrom<pb::ApplyConfig> for ClusterConfig {
-    type Error = InvalidEntry;
-
-    fn try_from(config: pb::ApplyConfig) -> Result<Self, InvalidEntry> {
-        let options = |proxy: pb::ProxyOptions| {
-            let service_cluster: ServiceCluster =
-                proxy.service_cluster.parse().map_err(|error| {
-                    invalid("proxies.service_cluster", &proxy.service_cluster, error)
-                })?;
-            let options = ProxyOptions {
-                hide_info_headers: proxy.hide_info_headers,
-                connect_timeout: proxy.connect_timeout_ms.map(Duration::from_millis),
-                read_timeout: proxy.read_timeout_ms.map(Duration::from_millis),
-                send_timeout: proxy.send_timeout_ms.map(Duration::from_millis),
-                keepalive_timeout: proxy.keepalive_timeout_ms.map(Duration::from_millis),
-                client_max_body_size: proxy.client_max_body_size,
-            };
-            Ok((service_cluster, options))
-        };
-        Ok(Self {
-            source: digest("apply_config.source", &config.source)?,
-            poll_interval: config.poll_interval_ms.map(Duration::from_millis),
-            proxies: config.proxies.into_iter().map(options).collect::<Result<_, _>>()?,
-        })
     }
 }
 

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use dovetail_proto::convert::{InvalidEntry, decode_entry, encode_entry};
 use dovetail_proto::v1 as pb;
-use dovetail_routing::entry::{ClusterConfig, ProxyOptions};
+use dovetail_routing::entry::{ClusterConfig, MergeHosts, ProxyOptions, SslProtocols, SslVerify};
 use dovetail_routing::fact::{
     Change, DesiredState, DockerEvent, EndpointMode, HostPort, LabelValue, Network, Observed,
     Resynced, Scale, Service, SwarmNode, SwarmVersion, Task, TaskState,
 };
+use dovetail_routing::snapshot::UpstreamProtocol;
 use dovetail_routing::{Command, Digest, Entry, LogIndex, Payload};
 use expect_test::expect_file;
 use proptest::prelude::*;
@@ -90,6 +91,22 @@ fn config() -> ClusterConfig {
         send_timeout: None,
         keepalive_timeout: Some(Duration::from_secs(75)),
         client_max_body_size: Some(0),
+        client_body_timeout: Some(Duration::from_secs(60)),
+        client_header_bytes_max: Some(32_768),
+        drop_underscored_headers: true,
+        max_connections: Some(2_048),
+        http_version: UpstreamProtocol::Http2,
+        ip_hash: true,
+        published_port: Some(80),
+        published_ssl_port: Some(8_443),
+        ssl_protocols: SslProtocols::Tls13,
+        ssl_ciphers: vec!["TLS_AES_128_GCM_SHA256".into()],
+        ssl_verify: SslVerify::Optional,
+        access_log_path: Some("/dev/stdout".into()),
+        access_log_format: Some("$remote_addr".into()),
+        trusted_proxies: vec!["10.0.0.0/8".parse().expect("a subnet")],
+        proxy_protocol: true,
+        merge_hosts: MergeHosts::Stack,
     };
     ClusterConfig {
         source: Digest([9; 32]),

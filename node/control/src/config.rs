@@ -7,7 +7,6 @@
 //! used, or that would carry a secret into the log, is an error.
 
 use std::fmt;
-use std::time::Duration;
 
 use dovetail_routing::entry::{ClusterConfig, ProxyOptions};
 use dovetail_routing::names::ServiceCluster;
@@ -343,31 +342,8 @@ fn join(path: &str, key: &str) -> String {
 /// A hash of the cluster keys alone: files that differ in a member's own keys, in
 /// comments or in order seed the same configuration.
 fn source_of(config: &ClusterConfig) -> Digest {
-    let millis = |value: Option<Duration>| match value {
-        Some(value) => value.as_millis().to_string(),
-        None => "-".to_owned(),
-    };
-    let mut text = format!("cluster keys 1\npoll_interval {}\n", millis(config.poll_interval));
-    for (cluster, options) in &config.proxies {
-        let ProxyOptions {
-            hide_info_headers,
-            connect_timeout,
-            read_timeout,
-            send_timeout,
-            keepalive_timeout,
-            client_max_body_size,
-        } = options;
-        text.push_str(&format!(
-            "proxies {:?} {hide_info_headers} {} {} {} {} {}\n",
-            cluster.as_str(),
-            millis(*connect_timeout),
-            millis(*read_timeout),
-            millis(*send_timeout),
-            millis(*keepalive_timeout),
-            client_max_body_size.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string()),
-        ));
-    }
-    Digest(*blake3::hash(text.as_bytes()).as_bytes())
+    // The form in which the log carries it says everything, and the same thing once.
+    Digest(*blake3::hash(&dovetail_proto::convert::encode_config(config)).as_bytes())
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ use dovetail_proxy::server::Config;
 use dovetail_proxy::worker::Limits;
 use dovetail_routing::names::ContextRoot;
 use dovetail_routing::snapshot::{
-    Revision, Route, RouteHost, RouteService, Snapshot, TlsMode, Upstream, UpstreamState,
+    Dial, Revision, Route, RouteHost, RouteOptions, RouteService, Snapshot, Tls, Upstream,
+    UpstreamState,
 };
 
 type Failure = Box<dyn std::error::Error>;
@@ -41,10 +42,11 @@ fn run() -> Result<(), Failure> {
         id: "service".into(),
         name: "service".into(),
         weight: 10_000,
+        dial: Dial::default(),
         upstreams,
     }];
-    let (path, tls) = (ContextRoot::root(), TlsMode::None);
-    let routes = vec![Route { host: RouteHost::Named(host), path, tls, services }];
+    let (path, tls, options) = (ContextRoot::root(), Tls::None, RouteOptions::default());
+    let routes = vec![Route { host: RouteHost::Named(host), path, tls, options, services }];
     let revision = Revision(1);
     let snapshot = Arc::new(Snapshot { revision, routes, ..Snapshot::default() });
     let access_log = std::env::var("ACCESS_LOG").unwrap_or_else(|_| "none".to_owned());

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use dovetail_routing::find::{Found, RouteIndex};
-use dovetail_routing::snapshot::{Revision, Route, Snapshot, TlsMode, UpstreamState};
+use dovetail_routing::snapshot::{Revision, Route, Snapshot, Tls, UpstreamState};
 
 use crate::balance::Rotation;
 use crate::upstream::{Registry, Upstream};
@@ -80,7 +80,7 @@ impl RouteTable {
         match self.index.find(host, path) {
             Found::Route(position) => match self.entries.get(position) {
                 // The proxy cannot open a passthrough stream: over plain HTTP it has no such host.
-                Some(entry) if entry.route.tls == TlsMode::Passthrough => Lookup::UnknownHost,
+                Some(entry) if entry.route.tls == Tls::Passthrough => Lookup::UnknownHost,
                 Some(entry) => Lookup::Route(entry),
                 None => Lookup::UnknownHost,
             },
@@ -231,7 +231,9 @@ fn compile_route(route: &Route, registry: &mut Registry, threads: usize) -> Rout
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use dovetail_routing::snapshot::{RouteHost, RouteService, Upstream as SnapshotUpstream};
+    use dovetail_routing::snapshot::{
+        Dial, RouteOptions, RouteService, Upstream as SnapshotUpstream,
+    };
 
     /// A route of services with a weight and upstreams: `a` is active, `d` draining.
     pub(crate) fn route(host: &str, services: &[(u16, &str)]) -> Route {
@@ -240,6 +242,7 @@ pub(crate) mod tests {
             id: format!("service-{at}").as_str().into(),
             name: format!("service-{at}").into(),
             weight: *weight,
+            dial: Dial::default(),
             upstreams: states
                 .chars()
                 .map(|state| {
@@ -257,9 +260,10 @@ pub(crate) mod tests {
                 .collect(),
         });
         Route {
-            host: RouteHost::Named(host.parse().expect("a host")),
+            host: host.parse().expect("a host"),
             path: dovetail_routing::names::ContextRoot::root(),
-            tls: TlsMode::None,
+            tls: Tls::None,
+            options: RouteOptions::default(),
             services: services.collect(),
         }
     }

@@ -1,6 +1,8 @@
-//! Which route answers a request: exact host, longest context root.
+//! Which route answers a request: exact host, else the longest wildcard, then the
+//! longest context root.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::snapshot::{Route, RouteHost, Snapshot};
@@ -22,6 +24,10 @@ pub struct RouteIndex {
     snapshot: Arc<Snapshot>,
     /// The positions at which each host's routes start, sorted by host.
     hosts: Vec<usize>,
+    /// The same of each wildcard.
+    wildcards: Vec<usize>,
+    /// The position of the first route of a wildcard.
+    below: usize,
     /// The position of the first default route.
     defaults: usize,
 }
@@ -30,12 +36,14 @@ impl RouteIndex {
     /// Compiles a snapshot, whose routes are sorted by host and path.
     pub fn new(snapshot: Arc<Snapshot>) -> Self {
         let routes = &snapshot.routes;
+        let below = routes.partition_point(|route| matches!(route.host, RouteHost::Named(_)));
         let defaults = routes.partition_point(|route| route.host != RouteHost::Default);
         let starts = |position: &usize| {
             *position == 0 || routes[*position].host != routes[*position - 1].host
         };
-        let hosts = (0..defaults).filter(starts).collect();
-        Self { hosts, defaults, snapshot }
+        let hosts = (0..below).filter(starts).collect();
+        let wildcards = (below..defaults).filter(starts).collect();
+        Self { hosts, wildcards, below, defaults, snapshot }
     }
 
     /// The snapshot that it was compiled from.
@@ -44,20 +52,49 @@ impl RouteIndex {
     }
 
     /// Finds the route for a lower-case `host` without port, and a path.
+    ///
+    /// Only the host that fits best counts: where it has no route for the path, no
+    /// wildcard and no default backend is asked.
     pub fn find(&self, host: &str, path: &str) -> Found {
         let routes = &self.snapshot.routes;
-        let by_host = |start: &usize| match &routes[*start].host {
-            RouteHost::Named(named) => named.as_str().cmp(host),
-            RouteHost::Default => Ordering::Greater,
-        };
-        match self.hosts.binary_search_by(by_host) {
-            Ok(at) => {
-                let end = self.hosts.get(at + 1).copied().unwrap_or(self.defaults);
-                longest(routes, self.hosts[at]..end, path).map_or(Found::UnknownPath, Found::Route)
+        match self.host(host) {
+            Some(of_host) => {
+                longest(routes, of_host, path).map_or(Found::UnknownPath, Found::Route)
             }
-            Err(_) => longest(routes, self.defaults..routes.len(), path)
+            None => longest(routes, self.defaults..routes.len(), path)
                 .map_or(Found::UnknownHost, Found::Route),
         }
+    }
+
+    /// The positions of all routes of a lower-case host, or of the wildcard that covers it.
+    pub fn host(&self, host: &str) -> Option<Range<usize>> {
+        let exact = self.range(&self.hosts, self.below, host);
+        if exact.is_some() || self.wildcards.is_empty() {
+            return exact;
+        }
+        let mut rest = host;
+        while let Some((_, below)) = rest.split_once('.') {
+            let found = self.range(&self.wildcards, self.defaults, below);
+            if found.is_some() {
+                return found;
+            }
+            rest = below;
+        }
+        None
+    }
+
+    /// The positions of the routes for hosts that are not known.
+    pub fn default_host(&self) -> Range<usize> {
+        self.defaults..self.snapshot.routes.len()
+    }
+
+    fn range(&self, starts: &[usize], end: usize, host: &str) -> Option<Range<usize>> {
+        let by_host = |start: &usize| match &self.snapshot.routes[*start].host {
+            RouteHost::Named(name) | RouteHost::Wildcard(name) => name.as_str().cmp(host),
+            RouteHost::Default => Ordering::Greater,
+        };
+        let at = starts.binary_search_by(by_host).ok()?;
+        Some(starts[at]..starts.get(at + 1).copied().unwrap_or(end))
     }
 }
 
@@ -67,7 +104,7 @@ impl RouteIndex {
 /// path begins with that root, too. So a candidate that does not cover the path
 /// still bounds the roots that do: they lie within what both have in common. Each
 /// step drops a segment at least, however many routes the host has.
-fn longest(routes: &[Route], range: std::ops::Range<usize>, path: &str) -> Option<usize> {
+fn longest(routes: &[Route], range: Range<usize>, path: &str) -> Option<usize> {
     let mut below = path;
     loop {
         let after = routes[range.clone()].partition_point(|route| route.path.as_str() <= below);
@@ -102,16 +139,17 @@ fn common_segments<'p>(root: &str, path: &'p str) -> Option<&'p str> {
 mod tests {
     use super::*;
     use crate::names::ContextRoot;
-    use crate::snapshot::TlsMode;
+    use crate::snapshot::{RouteOptions, Tls};
 
     fn index(routes: &[(&str, &str)]) -> RouteIndex {
         let route = |(host, path): &(&str, &str)| Route {
             host: match *host {
                 "*" => RouteHost::Default,
-                host => RouteHost::Named(host.parse().expect("a host")),
+                host => host.parse().expect("a host"),
             },
             path: path.parse::<ContextRoot>().expect("a context root"),
-            tls: TlsMode::None,
+            tls: Tls::None,
+            options: RouteOptions::default(),
             services: Vec::new(),
         };
         let mut routes: Vec<_> = routes.iter().map(route).collect();
@@ -160,6 +198,29 @@ mod tests {
         let index = index(&[("*", "/"), ("shop.example", "/app")]);
         assert_eq!(found(&index, "other.example", "/x"), "*/");
         assert_eq!(found(&index, "shop.example", "/x"), "UnknownPath");
+    }
+
+    #[test]
+    fn the_longest_wildcard_covers_what_is_not_named_itself() {
+        let index = index(&[
+            ("*", "/"),
+            ("*.example", "/"),
+            ("*.shop.example", "/app"),
+            ("www.shop.example", "/"),
+        ]);
+        for (host, path, expected) in [
+            ("www.shop.example", "/x", "www.shop.example/"),
+            ("a.shop.example", "/app", "*.shop.example/app"),
+            ("a.b.shop.example", "/app", "*.shop.example/app"),
+            ("a.shop.example", "/x", "UnknownPath"),
+            ("shop.example", "/", "*.example/"),
+            ("xshop.example", "/", "*.example/"),
+            ("example", "/", "*/"),
+            ("other", "/", "*/"),
+            (".example", "/", "*.example/"),
+        ] {
+            assert_eq!(found(&index, host, path), expected, "{host}{path}");
+        }
     }
 
     /// What [`longest`] must agree with: every route is tried.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::codec::{Canonical, InvalidBytes, Reader};
 use crate::fact::{EndpointMode, HOSTS_MAX, LABEL_VALUE_BYTES_MAX, LabelValue, Scale, Service};
-use crate::names::{ContextRoot, Host, NetworkId, Port, ServiceCluster};
+use crate::names::{ContextRoot, NetworkId, Port, ServiceCluster};
 use crate::problem::Trouble;
 use crate::snapshot::RouteHost;
 
@@ -34,8 +34,8 @@ pub(crate) enum BackendMode {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Intent {
     pub(crate) service_cluster: ServiceCluster,
-    /// Sorted, each once. Empty only with `default_backend`.
-    pub(crate) hosts: Vec<Host>,
+    /// Named ones and wildcards, sorted, each once. Empty only with `default_backend`.
+    pub(crate) hosts: Vec<RouteHost>,
     pub(crate) default_backend: bool,
     pub(crate) path: ContextRoot,
     pub(crate) port: Port,
@@ -59,8 +59,7 @@ impl Intent {
     /// The routes that it claims.
     pub(crate) fn keys(&self) -> impl Iterator<Item = RouteKey> {
         let default = self.default_backend.then_some(RouteHost::Default);
-        let named = self.hosts.iter().cloned().map(RouteHost::Named);
-        named.chain(default).map(|host| RouteKey {
+        self.hosts.iter().cloned().chain(default).map(|host| RouteKey {
             service_cluster: self.service_cluster.clone(),
             host,
             path: self.path.clone(),
@@ -70,8 +69,8 @@ impl Intent {
     /// Whether a route is among those that it claims.
     pub(crate) fn claims(&self, key: &RouteKey) -> bool {
         let host = match &key.host {
-            RouteHost::Named(host) => self.hosts.binary_search(host).is_ok(),
             RouteHost::Default => self.default_backend,
+            host => self.hosts.binary_search(host).is_ok(),
         };
         host && key.service_cluster == self.service_cluster && key.path == self.path
     }
@@ -200,7 +199,7 @@ impl<'a> Labels<'a> {
         }
     }
 
-    fn hosts(&mut self) -> Option<Vec<Host>> {
+    fn hosts(&mut self) -> Option<Vec<RouteHost>> {
         let Some(text) = self.text(HOSTS)? else { return Some(Vec::new()) };
         let given = || text.split(',').map(str::trim).filter(|host| !host.is_empty());
         let count = given().count();
@@ -216,7 +215,7 @@ impl<'a> Labels<'a> {
         let mut hosts = BTreeSet::new();
         let mut refused = false;
         for host in given() {
-            match host.parse::<Host>() {
+            match host.parse::<RouteHost>() {
                 Ok(host) => {
                     hosts.insert(host);
                 }
@@ -298,6 +297,9 @@ impl Canonical for Intent {
             exclusive: from.read()?,
             route_options: from.read()?,
         };
+        if intent.hosts.contains(&RouteHost::Default) {
+            return Err(from.invalid("intent", "its hosts have no name"));
+        }
         if !intent.hosts.is_sorted_by(|a, b| a < b) {
             return Err(from.invalid("intent", "hosts do not ascend"));
         }

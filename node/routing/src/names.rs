@@ -257,6 +257,80 @@ impl fmt::Display for ServiceCluster {
     }
 }
 
+/// Longest name of a Docker secret, in bytes.
+pub const SECRET_NAME_BYTES_MAX: usize = 64;
+
+/// The name of a Docker secret. A proxy finds it as a file of this name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SecretName(Arc<str>);
+
+impl SecretName {
+    /// The name as given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for SecretName {
+    type Err = InvalidName;
+
+    fn from_str(given: &str) -> Result<Self, InvalidName> {
+        let invalid = |reason| Err(InvalidName::new("secret", given, reason));
+        if given.len() > SECRET_NAME_BYTES_MAX {
+            return invalid("is longer than 64 bytes");
+        }
+        let name = parse_name("secret", given)?;
+        // Docker's rule; and it keeps `..` from being a name.
+        if !(name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && name.ends_with(|c: char| c.is_ascii_alphanumeric()))
+        {
+            return invalid("must start and end with a letter or a digit");
+        }
+        Ok(Self(name))
+    }
+}
+
+impl fmt::Display for SecretName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The name of a cookie: a token (RFC 6265 §4.1.1).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CookieName(Arc<str>);
+
+impl CookieName {
+    /// The name as given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for CookieName {
+    type Err = InvalidName;
+
+    fn from_str(given: &str) -> Result<Self, InvalidName> {
+        let invalid = |reason| Err(InvalidName::new("cookie", given, reason));
+        if given.is_empty() {
+            return invalid("is empty");
+        }
+        if given.len() > NAME_BYTES_MAX {
+            return invalid("is longer than 255 bytes");
+        }
+        if !given.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)) {
+            return invalid("may hold the characters of a token only (RFC 6265)");
+        }
+        Ok(Self(given.into()))
+    }
+}
+
+impl fmt::Display for CookieName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Docker's opaque identifiers: compared and printed, never looked into.
 macro_rules! id {
     ($($(#[$doc:meta])* $name:ident)*) => {$(

@@ -2,13 +2,18 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use crate::codec::InvalidBytes;
 pub use bytes::SNAPSHOT_FORMAT;
 
 use crate::entry::ProxyOptions;
-use crate::names::{ContextRoot, Host, ServiceCluster, ServiceId, SwarmNodeId, TaskId};
+use crate::names::{
+    ContextRoot, CookieName, Host, InvalidName, SecretName, ServiceCluster, ServiceId, SwarmNodeId,
+    TaskId,
+};
 
 mod bytes;
 
@@ -91,29 +96,91 @@ impl Published {
 pub enum RouteHost {
     /// Requests for this host.
     Named(Host),
+    /// Requests for any host below this one, at any depth, that is not named itself.
+    /// Printed `*.example.org`.
+    Wildcard(Host),
     /// Requests for any host that has no route: `default_backend`. Printed `*`.
     Default,
+}
+
+impl FromStr for RouteHost {
+    type Err = InvalidName;
+
+    /// Reads a host name, or a wildcard such as `*.example.org`.
+    fn from_str(given: &str) -> Result<Self, InvalidName> {
+        match given.strip_prefix("*.") {
+            Some(below) => below.parse().map(Self::Wildcard),
+            None => given.parse().map(Self::Named),
+        }
+    }
 }
 
 impl fmt::Display for RouteHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Named(host) => host.fmt(f),
+            Self::Wildcard(below) => write!(f, "*.{below}"),
             Self::Default => f.write_str("*"),
         }
     }
 }
 
 /// What happens to TLS on a route.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TlsMode {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Tls {
     /// Plain HTTP only.
     #[default]
     None,
-    /// The proxy holds the certificate.
-    Terminate,
+    /// The proxy holds the certificate. The same for all routes of one host.
+    Terminate(Certificate),
     /// The raw stream goes to the upstream.
     Passthrough,
+}
+
+/// The names of the Docker secrets with which a host's TLS is terminated.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Certificate {
+    /// The chain in PEM, the host's own certificate first.
+    pub cert: SecretName,
+    /// The key in PEM; `None` when it stands in the same file.
+    pub key: Option<SecretName>,
+    /// Authorities in PEM, one of which must have signed the client's certificate.
+    pub client_ca: Option<SecretName>,
+}
+
+/// Options that belong to a route, and so to its incumbent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteOptions {
+    /// The context root is taken off the path before the request is passed on.
+    pub rewrite: bool,
+    /// Requests are answered with a redirect (302), unless they already came to where
+    /// it leads.
+    pub redirect: Option<Redirect>,
+    /// Plain HTTP is answered with a redirect to HTTPS.
+    pub ssl_only: bool,
+    pub sticky: Sticky,
+}
+
+/// Where a redirect leads; the request's path and query are appended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    pub https: bool,
+    /// Host with an optional port, as the label gives it.
+    pub authority: Arc<str>,
+    /// Put before the request's path: empty, or a path without a trailing slash.
+    pub prefix: Arc<str>,
+}
+
+/// What keeps a user on one upstream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Sticky {
+    /// Nothing.
+    #[default]
+    None,
+    /// The value of this cookie, which the application sets.
+    Cookie(CookieName),
+    /// The client's address.
+    ClientIp,
 }
 
 /// A host and a context root, and who serves it.
@@ -121,7 +188,8 @@ pub enum TlsMode {
 pub struct Route {
     pub host: RouteHost,
     pub path: ContextRoot,
-    pub tls: TlsMode,
+    pub tls: Tls,
+    pub options: RouteOptions,
     /// The incumbent first, then by the age of their claims. Never empty: a
     /// service without a running task stays, so that its route is known.
     pub services: Vec<RouteService>,
@@ -135,8 +203,57 @@ pub struct RouteService {
     /// The share in force, in basis points; over a route's services they sum to
     /// [`WEIGHT_SUM`].
     pub weight: u16,
+    pub dial: Dial,
     /// Sorted by address, then task.
     pub upstreams: Vec<Upstream>,
+}
+
+/// How a service's upstreams are spoken to, and when one counts as failing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dial {
+    pub tls: UpstreamTls,
+    pub protocol: UpstreamProtocol,
+    /// `max_fails`: failures within `fail_timeout` that take an upstream out; 0 is never.
+    pub max_fails: u32,
+    /// `fail_timeout`: how long failures count together, and how long it stays out.
+    pub fail_timeout: Duration,
+    /// `dovetail.fail_on=5xx`: such an answer is a failure, too.
+    pub fail_on_5xx: bool,
+}
+
+impl Default for Dial {
+    fn default() -> Self {
+        Self {
+            tls: UpstreamTls::None,
+            protocol: UpstreamProtocol::Auto,
+            max_fails: 3,
+            fail_timeout: Duration::from_secs(10),
+            fail_on_5xx: false,
+        }
+    }
+}
+
+/// TLS towards a service: `ssl_backend`, `ssl_backend_tls_verify`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum UpstreamTls {
+    #[default]
+    None,
+    /// The certificate must be for `name`, and signed by an authority in `ca`: a secret,
+    /// or the machine's own authorities.
+    Verified { name: Host, ca: Option<SecretName> },
+    /// Any certificate will do; `name` is what is asked for (SNI).
+    Unverified { name: Host },
+}
+
+/// Which HTTP a service speaks: `dovetail.protocol`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1, but HTTP/2 for gRPC.
+    #[default]
+    Auto,
+    Http1,
+    /// HTTP/2 for all requests; without TLS by prior knowledge.
+    Http2,
 }
 
 /// One address that serves a route.

@@ -259,7 +259,7 @@ fn garbage_is_no_state() {
 
 #[test]
 fn a_length_that_lies_takes_no_memory() {
-    let mut bytes = 1_u32.to_be_bytes().to_vec();
+    let mut bytes = dovetail_routing::snapshot::SNAPSHOT_FORMAT.to_be_bytes().to_vec();
     bytes.extend(u32::MAX.to_be_bytes());
     let error = Snapshot::decode(&bytes).expect_err("a lie");
     assert_eq!(error.to_string(), "text at byte 8: length 4294967295, 0 bytes are left");

@@ -1,9 +1,7 @@
 //! Answers of the admin API.
 
 use dovetail_routing::problem::Problem;
-use dovetail_routing::snapshot::{
-    Published, Route, RouteService, TlsMode, Upstream, UpstreamState,
-};
+use dovetail_routing::snapshot::{Published, Route, RouteService, Tls, Upstream, UpstreamState};
 
 use crate::v1 as pb;
 
@@ -24,9 +22,9 @@ impl From<&Route> for pb::Route {
             host: route.host.to_string(),
             path: route.path.to_string(),
             tls: match route.tls {
-                TlsMode::None => "none",
-                TlsMode::Terminate => "terminate",
-                TlsMode::Passthrough => "passthrough",
+                Tls::None => "none",
+                Tls::Terminate(_) => "terminate",
+                Tls::Passthrough => "passthrough",
             }
             .into(),
             services: route.services.iter().map(Into::into).collect(),

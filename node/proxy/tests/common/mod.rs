@@ -14,7 +14,8 @@ use dovetail_proxy::server::{Config, Running};
 use dovetail_proxy::worker::Limits;
 use dovetail_routing::entry::ProxyOptions;
 use dovetail_routing::snapshot::{
-    Revision, Route, RouteHost, RouteService, Snapshot, TlsMode, Upstream, UpstreamState,
+    Dial, Revision, Route, RouteHost, RouteOptions, RouteService, Snapshot, Tls, Upstream,
+    UpstreamState,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -53,16 +54,18 @@ pub fn route_of(host: &str, path: &str, services: &[Service<'_>]) -> Route {
             id: format!("service-{at}").as_str().into(),
             name: format!("service-{at}").into(),
             weight: service.weight,
+            dial: Dial::default(),
             upstreams,
         }
     });
     Route {
         host: match host {
             "*" => RouteHost::Default,
-            host => RouteHost::Named(host.parse().expect("a host")),
+            host => host.parse().expect("a host"),
         },
         path: path.parse().expect("a path"),
-        tls: TlsMode::None,
+        tls: Tls::None,
+        options: RouteOptions::default(),
         services: services.collect(),
     }
 }

@@ -1,14 +1,17 @@
 //! The canonical form of facts, names, commands and answers.
 
 use super::{Canonical, InvalidBytes, Reader, read_text, shared};
-use crate::entry::{Applied, ClusterConfig, Command, LogIndex, ProxyOptions, Rejection};
+use crate::entry::{
+    Applied, ClusterConfig, Command, LogIndex, MergeHosts, ProxyOptions, Rejection, SslProtocols,
+    SslVerify, Subnet,
+};
 use crate::fact::{
     DesiredState, EndpointMode, HostPort, LabelValue, Network, Scale, Service, SwarmNode,
     SwarmVersion, Task, TaskState,
 };
 use crate::names::{
-    ContextRoot, Host, NetworkId, ObjectId, Port, ServiceCluster, ServiceId, SwarmId, SwarmNodeId,
-    TaskId,
+    ContextRoot, CookieName, Host, NetworkId, ObjectId, Port, SecretName, ServiceCluster,
+    ServiceId, SwarmId, SwarmNodeId, TaskId,
 };
 use crate::problem::Problem;
 use crate::snapshot::{Digest, Revision};
@@ -96,12 +99,15 @@ newtypes! {
     ServiceId TaskId NetworkId SwarmNodeId SwarmId ObjectId
 }
 
-parsed! { Host ContextRoot ServiceCluster }
+parsed! { Host ContextRoot ServiceCluster SecretName CookieName }
 
 tags! {
     EndpointMode { Vip = 0 Dnsrr = 1 }
     DesiredState { Ready = 0 Running = 1 Shutdown = 2 Remove = 3 Other = 4 }
     TaskState { Starting = 0 Running = 1 Ended = 2 }
+    SslProtocols { Both = 0 Tls12 = 1 Tls13 = 2 }
+    SslVerify { Required = 0 Optional = 1 None = 2 }
+    MergeHosts { All = 0 Stack = 1 None = 2 }
 }
 
 fields! {
@@ -115,13 +121,32 @@ fields! {
     Task { id version service slot node desired state addresses host_ports }
     ProxyOptions {
         hide_info_headers connect_timeout read_timeout send_timeout keepalive_timeout
-        client_max_body_size
+        client_max_body_size client_body_timeout client_header_bytes_max
+        drop_underscored_headers max_connections http_version ip_hash published_port
+        published_ssl_port ssl_protocols ssl_ciphers ssl_verify access_log_path
+        access_log_format trusted_proxies proxy_protocol merge_hosts
     }
     ClusterConfig { source poll_interval proxies }
     Problem { service label value reason since_index }
 }
 
 shared! { Network SwarmNode Service Task ClusterConfig }
+
+impl Canonical for Subnet {
+    fn write(&self, out: &mut Vec<u8>) {
+        self.address.write(out);
+        u16::from(self.prefix).write(out);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, InvalidBytes> {
+        let (address, prefix): (std::net::IpAddr, u16) = from.read()?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        match u8::try_from(prefix) {
+            Ok(prefix) if prefix <= most => Ok(Self { address, prefix }),
+            _ => Err(from.invalid("subnet", format!("{prefix} bits of at most {most}"))),
+        }
+    }
+}
 
 impl Canonical for Port {
     fn write(&self, out: &mut Vec<u8>) {

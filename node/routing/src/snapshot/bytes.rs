@@ -1,13 +1,14 @@
 //! The canonical form of a snapshot: what the digest covers and the feed carries.
 
 use super::{
-    Route, RouteHost, RouteService, Snapshot, TlsMode, Upstream, UpstreamState, WEIGHT_SUM,
+    Certificate, Dial, Redirect, Route, RouteHost, RouteOptions, RouteService, Snapshot, Sticky,
+    Tls, Upstream, UpstreamProtocol, UpstreamState, UpstreamTls, WEIGHT_SUM,
 };
 use crate::codec::{Canonical, InvalidBytes, Reader};
 use crate::names::Host;
 
 /// The form of canonical bytes that this build writes, and the newest that it reads.
-pub const SNAPSHOT_FORMAT: u32 = 1;
+pub const SNAPSHOT_FORMAT: u32 = 2;
 
 pub(super) fn encode(snapshot: &Snapshot) -> Vec<u8> {
     let mut out = Vec::new();
@@ -41,7 +42,7 @@ pub(super) fn decode(canonical: &[u8]) -> Result<Snapshot, InvalidBytes> {
 }
 
 crate::codec::tags! {
-    TlsMode { None = 0 Terminate = 1 Passthrough = 2 }
+    UpstreamProtocol { Auto = 0 Http1 = 1 Http2 = 2 }
     UpstreamState { Active = 0 Draining = 1 }
 }
 
@@ -52,15 +53,97 @@ impl Canonical for RouteHost {
                 out.push(0);
                 host.write(out);
             }
-            Self::Default => out.push(1),
+            Self::Wildcard(below) => {
+                out.push(1);
+                below.write(out);
+            }
+            Self::Default => out.push(2),
         }
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, InvalidBytes> {
         match from.tag("route host")? {
             0 => from.read::<Host>().map(Self::Named),
-            1 => Ok(Self::Default),
+            1 => from.read::<Host>().map(Self::Wildcard),
+            2 => Ok(Self::Default),
             other => Err(from.invalid("route host", format!("has no variant {other}"))),
+        }
+    }
+}
+
+crate::codec::fields! {
+    Certificate { cert key client_ca }
+    RouteOptions { rewrite redirect ssl_only sticky }
+    Redirect { https authority prefix }
+    Dial { tls protocol max_fails fail_timeout fail_on_5xx }
+}
+
+impl Canonical for Tls {
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::None => out.push(0),
+            Self::Terminate(certificate) => {
+                out.push(1);
+                certificate.write(out);
+            }
+            Self::Passthrough => out.push(2),
+        }
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, InvalidBytes> {
+        match from.tag("TLS mode")? {
+            0 => Ok(Self::None),
+            1 => from.read().map(Self::Terminate),
+            2 => Ok(Self::Passthrough),
+            other => Err(from.invalid("TLS mode", format!("has no variant {other}"))),
+        }
+    }
+}
+
+impl Canonical for Sticky {
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::None => out.push(0),
+            Self::Cookie(name) => {
+                out.push(1);
+                name.write(out);
+            }
+            Self::ClientIp => out.push(2),
+        }
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, InvalidBytes> {
+        match from.tag("stickiness")? {
+            0 => Ok(Self::None),
+            1 => from.read().map(Self::Cookie),
+            2 => Ok(Self::ClientIp),
+            other => Err(from.invalid("stickiness", format!("has no variant {other}"))),
+        }
+    }
+}
+
+impl Canonical for UpstreamTls {
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::None => out.push(0),
+            Self::Verified { name, ca } => {
+                out.push(1);
+                name.write(out);
+                ca.write(out);
+            }
+            Self::Unverified { name } => {
+                out.push(2);
+                name.write(out);
+            }
+        }
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, InvalidBytes> {
+        match from.tag("upstream TLS")? {
+            0 => Ok(Self::None),
+            1 => Ok(Self::Verified { name: from.read()?, ca: from.read()? }),
+            2 => Ok(Self::Unverified { name: from.read()? }),
+            other => Err(from.invalid("upstream TLS", format!("has no variant {other}"))),
         }
     }
 }
@@ -70,6 +153,7 @@ impl Canonical for Route {
         self.host.write(out);
         self.path.write(out);
         self.tls.write(out);
+        self.options.write(out);
         self.services.write(out);
     }
 
@@ -78,6 +162,7 @@ impl Canonical for Route {
             host: from.read()?,
             path: from.read()?,
             tls: from.read()?,
+            options: from.read()?,
             services: from.read()?,
         };
         let place = || format!("{}{}", route.host, route.path);
@@ -101,6 +186,7 @@ impl Canonical for RouteService {
         self.id.write(out);
         self.name.write(out);
         self.weight.write(out);
+        self.dial.write(out);
         self.upstreams.write(out);
     }
 
@@ -109,6 +195,7 @@ impl Canonical for RouteService {
             id: from.read()?,
             name: from.read()?,
             weight: from.read()?,
+            dial: from.read()?,
             upstreams: from.read()?,
         };
         let ascend = |a: &Upstream, b: &Upstream| (a.address, &a.task) < (b.address, &b.task);

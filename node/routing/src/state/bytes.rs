@@ -16,7 +16,7 @@ use crate::names::ServiceCluster;
 use crate::snapshot::Revision;
 
 /// The form of these bytes. A build reads its own, and those it says so of.
-const STATE_FORMAT: u32 = 1;
+const STATE_FORMAT: u32 = 2;
 
 pub(super) fn encode(state: &State) -> Vec<u8> {
     let mut out = Vec::new();

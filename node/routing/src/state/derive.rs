@@ -220,11 +220,11 @@ fn differences(newcomer: &Intent, incumbent: &Intent, owner: &str, key: &RouteKe
     let place = format!("{}{}", key.host, key.path);
     if incumbent.exclusive {
         let (label, value) = match &key.host {
-            RouteHost::Named(host) => (HOSTS, host.as_str()),
-            RouteHost::Default => (DEFAULT_BACKEND, "true"),
+            RouteHost::Default => (DEFAULT_BACKEND, "true".to_owned()),
+            host => (HOSTS, host.to_string()),
         };
         let reason = format!("{place} belongs to {owner}, which has {EXCLUSIVE}=true");
-        return vec![Trouble::new(label, value, reason)];
+        return vec![Trouble::new(label, &value, reason)];
     }
     let mut troubles = Vec::new();
     if newcomer.exclusive {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::upstreams::Shared;
 use crate::labels::RouteKey;
 use crate::names::ServiceId;
-use crate::snapshot::{Route, RouteService, TlsMode, UpstreamState, WEIGHT_SUM};
+use crate::snapshot::{Dial, Route, RouteOptions, RouteService, Tls, UpstreamState, WEIGHT_SUM};
 
 /// A route without its key; upstreams are shared with the service's other routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,12 +47,14 @@ impl Line {
             id: service.id.clone(),
             name: Arc::clone(&service.name),
             weight: service.weight,
+            dial: Dial::default(),
             upstreams: service.upstreams.to_vec(),
         };
         Route {
             host: key.host.clone(),
             path: key.path.clone(),
-            tls: TlsMode::None,
+            tls: Tls::None,
+            options: RouteOptions::default(),
             services: self.services.iter().map(service).collect(),
         }
     }
