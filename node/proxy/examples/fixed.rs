@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dovetail_proxy::access_log::AccessLogTarget;
+use dovetail_proxy::secrets::Secrets;
 use dovetail_proxy::server::Config;
 use dovetail_proxy::worker::Limits;
 use dovetail_routing::names::ContextRoot;
@@ -55,6 +56,7 @@ fn run() -> Result<(), Failure> {
         threads: std::env::var("THREADS").map_or(Ok(1), |threads| threads.parse())?,
         name: "fixed".to_owned(),
         access_log: access_log.parse::<AccessLogTarget>()?,
+        secrets: Secrets::default(),
         limits: Limits {
             connections_max: 100_000,
             head_timeout: Duration::from_secs(10),

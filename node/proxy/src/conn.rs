@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dovetail_routing::names::SecretName;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -45,10 +46,23 @@ const LINGER_MAX: Duration = Duration::from_secs(1);
 pub struct Downstream {
     pub worker: Rc<Worker>,
     pub wire: Rc<Wire>,
+    /// Who the connection comes from: a trusted proxy, perhaps.
+    pub peer: SocketAddr,
+    /// The client: the peer, or whom a trusted proxy's PROXY header names.
     pub client: SocketAddr,
+    /// Present when the client speaks TLS to this proxy.
+    pub tls: Option<ClientTls>,
     /// The client's address, as headers say it.
     pub client_ip: HeaderValue,
     tunnel: RefCell<Option<Tunnel>>,
+}
+
+/// What a TLS handshake settled for all requests of its connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientTls {
+    /// The authorities by which the client's certificate was checked; requests for
+    /// hosts with others are misdirected (421).
+    pub client_ca: Option<SecretName>,
 }
 
 impl std::fmt::Debug for Downstream {
@@ -68,7 +82,9 @@ pub async fn run(worker: Rc<Worker>, tcp: TcpStream, client: SocketAddr) {
     let ip = client.ip().to_canonical().to_string();
     let down = Rc::new(Downstream {
         wire: stream.wire(),
+        peer: client,
         client,
+        tls: None,
         client_ip: HeaderValue::from_str(&ip).unwrap_or_else(|_| HeaderValue::from_static("-")),
         tunnel: RefCell::default(),
         worker,

@@ -30,6 +30,7 @@ pub mod pool;
 pub mod record;
 pub mod respond;
 pub mod run;
+pub mod secrets;
 pub mod server;
 pub mod stream;
 pub mod table;

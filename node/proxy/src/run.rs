@@ -27,6 +27,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{info, warn};
 
 use crate::args::{Args, CLUSTER_KEYS, InvalidArgs, WrongCertificate};
+use crate::secrets::Secrets;
 use crate::server::{Config, Running, Server, ServerError};
 use crate::telemetry;
 use crate::worker::{Limits, Shared};
@@ -89,6 +90,7 @@ fn run(parsed: &Parsed<Args>) -> Result<ExitCode, RunError> {
         threads,
         name: name.clone(),
         access_log: args.access_log.clone(),
+        secrets: Secrets::new(args.secrets_dir.clone()),
         limits: Limits {
             connections_max: args.connections_max,
             head_timeout: Duration::from_secs(10),

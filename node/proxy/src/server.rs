@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{AccessLog, AccessLogError, AccessLogTarget, Writer};
+use crate::secrets::Secrets;
 use crate::table::SharedTable;
 use crate::worker::{Limits, Shared, Worker};
 
@@ -27,6 +28,7 @@ pub struct Config {
     /// What this proxy is called in `x-proxy-id`.
     pub name: String,
     pub access_log: AccessLogTarget,
+    pub secrets: Secrets,
     pub limits: Limits,
 }
 
@@ -92,6 +94,7 @@ impl Config {
             table: SharedTable::new(threads),
             limits: self.limits,
             access,
+            secrets: self.secrets,
             proxy_id: proxy_id.unwrap_or_else(|_| HeaderValue::from_static("dovetail-proxy")),
             server_info: server_info.unwrap_or_else(|_| HeaderValue::from_static("dovetail")),
             connections: 0.into(),

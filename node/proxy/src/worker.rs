@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access_log::AccessLog;
 use crate::conn;
 use crate::pool::Pool;
+use crate::secrets::Secrets;
 use crate::stream::Patience;
 use crate::table::SharedTable;
 use crate::telemetry::{self, Telemetry};
@@ -34,6 +35,7 @@ pub struct Shared {
     pub table: SharedTable,
     pub limits: Limits,
     pub access: AccessLog,
+    pub secrets: Secrets,
     pub proxy_id: HeaderValue,
     pub server_info: HeaderValue,
     /// Open downstream connections of all threads.

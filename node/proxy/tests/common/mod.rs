@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dovetail_proxy::access_log::AccessLogTarget;
+use dovetail_proxy::secrets::Secrets;
 use dovetail_proxy::server::{Config, Running};
 use dovetail_proxy::worker::Limits;
 use dovetail_routing::entry::ProxyOptions;
@@ -100,6 +101,7 @@ impl Proxy {
             threads: 1,
             name: "proxy-1".into(),
             access_log: AccessLogTarget::None,
+            secrets: Secrets::default(),
             limits: Limits {
                 connections_max: 1_000,
                 head_timeout: Duration::from_secs(10),
