@@ -1,5 +1,7 @@
 //! What is taken from a file, what is warned of, and what is refused.
 
+use std::time::Duration;
+
 use super::*;
 
 const FILE: &str = r#"
