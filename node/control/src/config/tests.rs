@@ -45,6 +45,7 @@ fn interlocks_keys_are_taken_whatever_their_case() {
         send_timeout: Some(Duration::from_secs(60)),
         keepalive_timeout: Some(Duration::from_secs(75)),
         client_max_body_size: Some(32 * 1_024 * 1_024),
+        ..ProxyOptions::default()
     };
     let public: ServiceCluster = "public".parse().expect("valid");
     assert_eq!(
