@@ -27,6 +27,7 @@ pub mod forward;
 pub mod framing;
 pub mod headers;
 pub mod pool;
+pub mod problems;
 pub mod record;
 pub mod respond;
 pub mod run;

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{AccessLog, AccessLogError, AccessLogTarget, Writer};
+use crate::problems::Problems;
 use crate::secrets::Secrets;
 use crate::table::SharedTable;
 use crate::worker::{Limits, Shared, Worker};
@@ -95,6 +96,7 @@ impl Config {
             limits: self.limits,
             access,
             secrets: self.secrets,
+            problems: Problems::default(),
             proxy_id: proxy_id.unwrap_or_else(|_| HeaderValue::from_static("dovetail-proxy")),
             server_info: server_info.unwrap_or_else(|_| HeaderValue::from_static("dovetail")),
             connections: 0.into(),

@@ -92,6 +92,10 @@ pub fn describe() {
         "From the head of a request to the end of its response."
     );
     describe_gauge!("dovetail_proxy_connections", "Open downstream connections.");
+    describe_gauge!(
+        "dovetail_proxy_problems",
+        "What this proxy cannot do as the routes ask: certificates that it cannot use, and the like."
+    );
     describe_counter!(
         "dovetail_proxy_requests_refused_total",
         "Byte streams that were not requests, by reason."

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access_log::AccessLog;
 use crate::conn;
 use crate::pool::Pool;
+use crate::problems::Problems;
 use crate::secrets::Secrets;
 use crate::stream::Patience;
 use crate::table::SharedTable;
@@ -36,6 +37,8 @@ pub struct Shared {
     pub limits: Limits,
     pub access: AccessLog,
     pub secrets: Secrets,
+    /// What an operator should see of this proxy.
+    pub problems: Problems,
     pub proxy_id: HeaderValue,
     pub server_info: HeaderValue,
     /// Open downstream connections of all threads.
