@@ -25,7 +25,7 @@ pub struct InvalidName {
 
 impl InvalidName {
     /// `given` is shortened to 256 bytes: it ends in messages.
-    fn new(kind: &'static str, given: &str, reason: &'static str) -> Self {
+    pub(crate) fn new(kind: &'static str, given: &str, reason: &'static str) -> Self {
         let mut end = given.len().min(256);
         while !given.is_char_boundary(end) {
             end -= 1;
@@ -120,6 +120,12 @@ impl ContextRoot {
             below if below.starts_with('/') => Some(below),
             _ => None,
         }
+    }
+}
+
+impl Default for ContextRoot {
+    fn default() -> Self {
+        Self::root()
     }
 }
 

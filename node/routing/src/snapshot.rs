@@ -8,6 +8,7 @@ use std::time::Duration;
 
 pub use crate::codec::InvalidBytes;
 pub use bytes::SNAPSHOT_FORMAT;
+pub use redirect::Redirect;
 
 use crate::entry::ProxyOptions;
 use crate::names::{
@@ -16,6 +17,7 @@ use crate::names::{
 };
 
 mod bytes;
+pub(crate) mod redirect;
 
 /// Version of a service cluster's snapshot: the index of the entry that last
 /// changed it. It has gaps, and is comparable only within one cluster id.
@@ -108,6 +110,10 @@ impl FromStr for RouteHost {
 
     /// Reads a host name, or a wildcard such as `*.example.org`.
     fn from_str(given: &str) -> Result<Self, InvalidName> {
+        if given == "*" {
+            let reason = "is every host: say it with com.docker.lb.default_backend=true";
+            return Err(InvalidName::new("host", given, reason));
+        }
         match given.strip_prefix("*.") {
             Some(below) => below.parse().map(Self::Wildcard),
             None => given.parse().map(Self::Named),
@@ -159,16 +165,6 @@ pub struct RouteOptions {
     /// Plain HTTP is answered with a redirect to HTTPS.
     pub ssl_only: bool,
     pub sticky: Sticky,
-}
-
-/// Where a redirect leads; the request's path and query are appended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Redirect {
-    pub https: bool,
-    /// Host with an optional port, as the label gives it.
-    pub authority: Arc<str>,
-    /// Put before the request's path: empty, or a path without a trailing slash.
-    pub prefix: Arc<str>,
 }
 
 /// What keeps a user on one upstream.

@@ -19,7 +19,7 @@ pub use difference::Difference;
 
 use crate::entry::{Applied, ClusterConfig, Entry, LogIndex};
 use crate::fact::{Listing, Network, Service, SwarmNode, Task};
-use crate::labels::Intent;
+use crate::labels::{HostKey, Intent};
 use crate::names::{NetworkId, ServiceCluster, ServiceId, SwarmId, SwarmNodeId, TaskId};
 use crate::problem::{ServiceProblems, limited};
 use crate::snapshot::{Digest, Published, Revision, Snapshot};
@@ -27,6 +27,7 @@ use answers::Answers;
 use claims::Claims;
 use cluster::Cluster;
 use facts::Facts;
+use force::HostTls;
 use upstreams::Shared;
 
 mod answers;
@@ -34,10 +35,12 @@ mod apply;
 mod bytes;
 mod claims;
 mod cluster;
+mod compare;
 mod converging;
 mod derive;
 mod difference;
 mod facts;
+mod force;
 mod line;
 mod upstreams;
 
@@ -78,6 +81,8 @@ pub struct State {
     answers: Answers,
     /// Derived from facts and intents; by service, for those with an intent.
     upstreams: OrdMap<ServiceId, Shared>,
+    /// Derived from claims and intents; every host that is claimed.
+    hosts: OrdMap<HostKey, HostTls>,
     /// Their lines are derived; their revisions are history.
     clusters: OrdMap<ServiceCluster, Cluster>,
 }

@@ -1,4 +1,4 @@
-//! The labels that exist, and which of them this rule set acts on.
+//! The labels that exist.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,118 +6,85 @@ use std::sync::Arc;
 use crate::fact::{HOSTS_MAX, LABEL_VALUE_BYTES_MAX, LabelValue};
 use crate::problem::Trouble;
 
-pub(crate) const HOSTS: &str = "com.docker.lb.hosts";
-pub(crate) const PORT: &str = "com.docker.lb.port";
-pub(crate) const NETWORK: &str = "com.docker.lb.network";
-pub(crate) const DEFAULT_BACKEND: &str = "com.docker.lb.default_backend";
-pub(crate) const SERVICE_CLUSTER: &str = "com.docker.lb.service_cluster";
-pub(crate) const BACKEND_MODE: &str = "com.docker.lb.backend_mode";
-pub(crate) const CONTEXT_ROOT: &str = "com.docker.lb.context_root";
-pub(crate) const EXCLUSIVE: &str = "dovetail.exclusive";
+macro_rules! labels {
+    ($($name:ident = $label:literal)*) => {
+        $(pub(crate) const $name: &str = $label;)*
+        const KNOWN: &[&str] = &[$($label),*];
+    };
+}
+
+labels! {
+    HOSTS = "com.docker.lb.hosts"
+    PORT = "com.docker.lb.port"
+    NETWORK = "com.docker.lb.network"
+    DEFAULT_BACKEND = "com.docker.lb.default_backend"
+    SERVICE_CLUSTER = "com.docker.lb.service_cluster"
+    BACKEND_MODE = "com.docker.lb.backend_mode"
+    CONTEXT_ROOT = "com.docker.lb.context_root"
+    CONTEXT_ROOT_REWRITE = "com.docker.lb.context_root_rewrite"
+    SSL_CERT = "com.docker.lb.ssl_cert"
+    SSL_KEY = "com.docker.lb.ssl_key"
+    CLIENT_CA_CERT = "com.docker.lb.client_ca_cert"
+    SSL_PASSTHROUGH = "com.docker.lb.ssl_passthrough"
+    SSL_ONLY = "com.docker.lb.ssl_only"
+    REDIRECTS = "com.docker.lb.redirects"
+    STICKY_SESSION_COOKIE = "com.docker.lb.sticky_session_cookie"
+    IP_HASH = "com.docker.lb.ip_hash"
+    WEBSOCKET_ENDPOINTS = "com.docker.lb.websocket_endpoints"
+    MAX_FAILS = "com.docker.lb.max_fails"
+    FAIL_TIMEOUT = "com.docker.lb.fail_timeout"
+    SSL_BACKEND = "com.docker.lb.ssl_backend"
+    SSL_BACKEND_TLS_VERIFY = "com.docker.lb.ssl_backend_tls_verify"
+    EXCLUSIVE = "dovetail.exclusive"
+    FAIL_ON = "dovetail.fail_on"
+    PROTOCOL = "dovetail.protocol"
+    SSL_BACKEND_CA = "dovetail.ssl_backend_ca"
+    SSL_BACKEND_NAME = "dovetail.ssl_backend_name"
+}
+
+/// Labels that name a secret.
+pub(super) const OF_SECRETS: [&str; 4] = [SSL_CERT, SSL_KEY, CLIENT_CA_CERT, SSL_BACKEND_CA];
+
+/// Which stack a service belongs to.
+pub(super) const STACK: &str = "com.docker.stack.namespace";
 
 const INTERLOCK: &str = "com.docker.lb.";
+const MESH: &str = "com.docker.ucp.mesh.";
 const HRM: &str = "com.docker.ucp.mesh.http";
 const OURS: &str = "dovetail.";
-
-const HONOURED: [&str; 8] =
-    [HOSTS, PORT, NETWORK, DEFAULT_BACKEND, SERVICE_CLUSTER, BACKEND_MODE, CONTEXT_ROOT, EXCLUSIVE];
-
-/// A label that is read by name only, until a later rule set honours it.
-struct Later {
-    label: &'static str,
-    /// It belongs to the route, and so to the incumbent.
-    of_the_route: bool,
-    /// `false` asks for nothing.
-    boolean: bool,
-}
-
-const fn later(label: &'static str, of_the_route: bool, boolean: bool) -> Later {
-    Later { label, of_the_route, boolean }
-}
-
-const LATER: [Later; 15] = [
-    later("com.docker.lb.ssl_cert", true, false),
-    later("com.docker.lb.ssl_key", true, false),
-    later("com.docker.lb.client_ca_cert", true, false),
-    later("com.docker.lb.ssl_passthrough", true, true),
-    later("com.docker.lb.context_root_rewrite", true, true),
-    later("com.docker.lb.sticky_session_cookie", true, false),
-    later("com.docker.lb.ip_hash", true, true),
-    later("com.docker.lb.redirects", true, false),
-    later("com.docker.lb.ssl_only", true, true),
-    later("com.docker.lb.websocket_endpoints", false, false),
-    later("com.docker.lb.max_fails", false, false),
-    later("com.docker.lb.fail_timeout", false, false),
-    later("com.docker.lb.ssl_backend", false, true),
-    later("com.docker.lb.ssl_backend_tls_verify", false, false),
-    later("dovetail.fail_on", false, false),
-];
 
 /// Edits between a misspelt label and the one that was probably meant.
 const EDITS_MAX: usize = 2;
 
-/// What is known of the labels that are not acted on.
-#[derive(Debug, Default)]
-pub(super) struct Aside {
-    /// There is a label of Interlock's prefix that nobody knows.
-    pub(super) misspelt: bool,
-    pub(super) route_options: BTreeMap<Arc<str>, LabelValue>,
-}
-
-/// Labels of the routing mesh of UCP 2, Interlock's predecessor.
+/// Labels of the routing mesh of UCP 2 (HRM), Interlock's predecessor.
 pub(super) fn is_hrm(label: &str) -> bool {
     label.strip_prefix(HRM).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// Sorts out the labels that this rule set does not act on.
-pub(super) fn set_aside(labels: &BTreeMap<Arc<str>, LabelValue>) -> (Aside, Vec<Trouble>) {
-    let mut aside = Aside::default();
+/// Names the labels that nobody knows, and tells whether one of them has a prefix of
+/// labels that publish.
+pub(super) fn unknown(labels: &BTreeMap<Arc<str>, LabelValue>) -> (bool, Vec<Trouble>) {
+    let mut misspelt = false;
     let mut troubles = Vec::new();
     for (label, value) in labels {
-        if HONOURED.contains(&&**label) {
+        if KNOWN.contains(&&**label) || is_hrm(label) {
             continue;
         }
-        let mut trouble =
-            |reason: String| troubles.push(Trouble::new(label, &shown(value), reason));
-        if let Some(later) = LATER.iter().find(|later| later.label == &**label) {
-            if later.boolean && is_false(value) {
-                continue;
-            }
-            trouble("is not honoured yet: the service is served without it".into());
-            if later.of_the_route {
-                aside.route_options.insert(Arc::clone(label), normal(value, later.boolean));
-            }
-        } else if is_hrm(label) {
-            trouble("is not honoured yet: say it with com.docker.lb labels".into());
-        } else if label.starts_with(INTERLOCK) {
-            aside.misspelt = true;
-            trouble(unknown(label));
-        } else if label.starts_with(OURS) {
-            trouble(unknown(label));
+        let publishes = label.starts_with(INTERLOCK) || label.starts_with(MESH);
+        if publishes || label.starts_with(OURS) {
+            troubles.push(Trouble::new(label, &shown(value), is_unknown(label)));
         }
+        misspelt |= publishes;
     }
-    (aside, troubles)
+    (misspelt, troubles)
 }
 
-fn is_false(value: &LabelValue) -> bool {
-    matches!(value, LabelValue::Text(text) if text.trim().eq_ignore_ascii_case("false"))
-}
-
-/// Values that mean the same are the same.
-fn normal(value: &LabelValue, boolean: bool) -> LabelValue {
-    match value {
-        LabelValue::Text(text) if boolean => {
-            LabelValue::Text(text.trim().to_ascii_lowercase().into())
-        }
-        LabelValue::Text(text) => LabelValue::Text(text.trim().into()),
-        oversized @ LabelValue::Oversized { .. } => oversized.clone(),
-    }
-}
-
-fn unknown(label: &str) -> String {
-    let known = HONOURED.into_iter().chain(LATER.iter().map(|later| later.label));
+fn is_unknown(label: &str) -> String {
     // A label as long as an entry would make the comparison expensive.
-    let near = known
+    let near = KNOWN
+        .iter()
+        .copied()
+        .chain([HRM])
         .filter(|known| known.len().abs_diff(label.len()) <= EDITS_MAX)
         .map(|known| (strsim::osa_distance(known, &label.to_ascii_lowercase()), known))
         .filter(|(edits, _)| *edits <= EDITS_MAX)

@@ -1,12 +1,10 @@
 //! Which of a service's networks its upstreams are dialled through.
 
-use crate::fact::{LabelValue, Network, Service};
+use crate::fact::{Network, Service};
 use crate::names::{NetworkId, NetworkName};
 
 /// The recorded networks.
-pub(crate) type Networks<'a> = &'a dyn Fn(&NetworkId) -> Option<&'a Network>;
-
-const STACK: &str = "com.docker.stack.namespace";
+type Networks<'a> = &'a dyn Fn(&NetworkId) -> Option<&'a Network>;
 
 /// Chooses by the label, or without one the only network there is.
 ///
@@ -31,10 +29,7 @@ pub(super) fn choose(
         let is_it = |id: &&NetworkId| networks(id).is_some_and(|network| &*network.name == name);
         service.networks.iter().find(is_it)
     };
-    let in_stack = || match service.labels.get(STACK) {
-        Some(LabelValue::Text(stack)) => named(&format!("{}_{}", stack.trim(), wanted.as_str())),
-        _ => None,
-    };
+    let in_stack = || named(&super::in_stack(service, wanted.as_str())?);
     match named(wanted.as_str()).or_else(in_stack) {
         Some(id) if ingress(id) => {
             Err("is the ingress network, through which no task is dialled".into())

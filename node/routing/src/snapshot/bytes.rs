@@ -1,8 +1,8 @@
 //! The canonical form of a snapshot: what the digest covers and the feed carries.
 
 use super::{
-    Certificate, Dial, Redirect, Route, RouteHost, RouteOptions, RouteService, Snapshot, Sticky,
-    Tls, Upstream, UpstreamProtocol, UpstreamState, UpstreamTls, WEIGHT_SUM,
+    Certificate, Dial, Route, RouteHost, RouteOptions, RouteService, Snapshot, Sticky, Tls,
+    Upstream, UpstreamProtocol, UpstreamState, UpstreamTls, WEIGHT_SUM,
 };
 use crate::codec::{Canonical, InvalidBytes, Reader};
 use crate::names::Host;
@@ -74,7 +74,6 @@ impl Canonical for RouteHost {
 crate::codec::fields! {
     Certificate { cert key client_ca }
     RouteOptions { rewrite redirect ssl_only sticky }
-    Redirect { https authority prefix }
     Dial { tls protocol max_fails fail_timeout fail_on_5xx }
 }
 

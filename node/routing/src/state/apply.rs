@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::cluster::{Cluster, options};
+use super::cluster::{Cluster, merge_hosts, options};
 use super::facts::Touched;
 use super::{CONFIGURED_CLUSTERS, SERVICE_CLUSTERS_MAX, State};
 use crate::entry::{
@@ -109,7 +109,11 @@ impl State {
             let mut cluster =
                 self.clusters.get(&name).cloned().unwrap_or_else(|| Cluster::at(revision));
             cluster.changed(revision);
-            self.clusters.insert(name, cluster);
+            let merges = merge_hosts(old.as_deref(), &name) != merge_hosts(Some(&new), &name);
+            self.clusters.insert(name.clone(), cluster);
+            if merges {
+                self.derive_merges(index, &name);
+            }
             applied = Applied::Changed(revision);
         }
         applied

@@ -11,7 +11,7 @@ use super::facts::Facts;
 use super::upstreams::upstreams;
 use super::{Answers, State};
 use crate::codec::{Canonical, InvalidBytes, Reader};
-use crate::labels::RouteKey;
+use crate::labels::{HostKey, RouteKey};
 use crate::names::ServiceCluster;
 use crate::snapshot::Revision;
 
@@ -90,6 +90,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<State, InvalidBytes> {
     let at = |(name, revision)| (name, Cluster::at(revision));
     state.clusters = revisions.into_iter().map(at).collect();
     let keys: Vec<RouteKey> = state.claims.by_route.keys().cloned().collect();
+    let hosts: BTreeSet<HostKey> = keys.iter().map(RouteKey::host_key).collect();
+    for host in &hosts {
+        state.settle(host);
+    }
     for key in &keys {
         if !state.clusters.contains_key(&key.service_cluster) {
             return Err(InvalidBytes::whole("state", "a claim's service cluster has no revision"));

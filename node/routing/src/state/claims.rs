@@ -6,8 +6,8 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use crate::entry::LogIndex;
-use crate::labels::{Intent, RouteKey};
-use crate::names::{ServiceCluster, ServiceId};
+use crate::labels::{HostKey, Intent, RouteKey};
+use crate::names::{ContextRoot, ServiceCluster, ServiceId};
 
 /// One service's claim to one route. Claims compare by age; equal ages by the
 /// service's creation, then its id.
@@ -50,6 +50,22 @@ impl Claims {
     /// The claims to a route, the incumbent's first.
     pub(super) fn of(&self, key: &RouteKey) -> &[Claim] {
         self.by_route.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// The claimed routes of a host.
+    pub(super) fn on_host<'a>(
+        &'a self,
+        host: &'a HostKey,
+    ) -> impl Iterator<Item = (&'a RouteKey, &'a Vec<Claim>)> {
+        // The shortest path of all sorts first.
+        let first = RouteKey {
+            service_cluster: host.service_cluster.clone(),
+            host: host.host.clone(),
+            path: ContextRoot::root(),
+        };
+        self.by_route.range(first..).take_while(|(key, _)| {
+            key.host == host.host && key.service_cluster == host.service_cluster
+        })
     }
 
     /// Ends the claims of `old` that `new` does not repeat, and begins the new ones.

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use imbl::OrdMap;
 
 use super::line::Line;
-use crate::entry::{ClusterConfig, ProxyOptions};
+use crate::entry::{ClusterConfig, MergeHosts, ProxyOptions};
 use crate::labels::RouteKey;
 use crate::names::ServiceCluster;
 use crate::snapshot::{Published, Revision, Snapshot};
@@ -54,7 +54,23 @@ pub(super) fn options(
     config: Option<&ClusterConfig>,
     service_cluster: &ServiceCluster,
 ) -> ProxyOptions {
+    given(config, service_cluster).cloned().unwrap_or_default()
+}
+
+/// Which services of a service cluster may share a route.
+pub(super) fn merge_hosts(
+    config: Option<&ClusterConfig>,
+    service_cluster: &ServiceCluster,
+) -> MergeHosts {
+    given(config, service_cluster).map(|options| options.merge_hosts).unwrap_or_default()
+}
+
+fn given<'a>(
+    config: Option<&'a ClusterConfig>,
+    service_cluster: &ServiceCluster,
+) -> Option<&'a ProxyOptions> {
     let proxies = config.map(|config| config.proxies.as_slice()).unwrap_or_default();
-    let own = proxies.iter().find(|(name, _)| name == service_cluster);
-    own.map(|(_, options)| options.clone()).unwrap_or_default()
+    // `apply` sorts them.
+    let position = proxies.binary_search_by(|(name, _)| name.cmp(service_cluster)).ok()?;
+    Some(&proxies[position].1)
 }

@@ -3,26 +3,35 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::claims::Claim;
 use super::cluster::Cluster;
 use super::facts::Touched;
 use super::line::Line;
-use super::upstreams::{Shared, upstreams};
+use super::upstreams::upstreams;
 use super::{ROUTES_PER_CLUSTER_MAX, SERVICE_CLUSTERS_MAX, SERVICES_PER_ROUTE_MAX, State};
 use crate::entry::{Applied, LogIndex};
-use crate::fact::LabelValue;
-use crate::labels::{
-    self, DEFAULT_BACKEND, EXCLUSIVE, HOSTS, Intent, Reading, RouteKey, SERVICE_CLUSTER,
-};
+use crate::labels::{self, HOSTS, Intent, Reading, RouteKey, SERVICE_CLUSTER, Seen};
 use crate::names::{ServiceCluster, ServiceId};
 use crate::problem::{Kept, ServiceProblems, Trouble};
-use crate::snapshot::{Revision, RouteHost};
+use crate::snapshot::Revision;
 
 impl State {
     /// Derives again what `touched` concerns.
     pub(super) fn derive(&mut self, index: LogIndex, touched: &Touched) -> Applied {
         let mut keys = BTreeSet::new();
+        let mut hosts = BTreeSet::new();
         for id in &touched.services {
-            keys.extend(self.reread(index, id));
+            let old = self.intents.get(id).cloned();
+            let of_service = self.reread(index, id);
+            if self.intents.get(id) != old.as_ref() {
+                hosts.extend(of_service.iter().map(RouteKey::host_key));
+            }
+            keys.extend(of_service);
+        }
+        for host in &hosts {
+            if self.settle(host) {
+                keys.extend(self.claims.on_host(host).map(|(key, _)| key.clone()));
+            }
         }
         // Whoever shares a route with a service that was read again may differ from it now.
         let mut rivals = touched.services.clone();
@@ -31,7 +40,8 @@ impl State {
         }
         let mut served: BTreeSet<_> = touched.services.union(&touched.upstreams).cloned().collect();
         if touched.networks {
-            let on_any = self.intents.iter().filter(|(_, intent)| intent.network.is_none());
+            let on_any =
+                self.intents.iter().filter(|(_, intent)| intent.upstreams.network.is_none());
             served.extend(on_any.map(|(id, _)| id.clone()));
         }
         for id in &served {
@@ -39,22 +49,43 @@ impl State {
                 keys.extend(self.intents.get(id).into_iter().flat_map(|intent| intent.keys()));
             }
         }
+        let differs = self.redraw_all(index, &keys);
+        for id in &rivals {
+            self.compare(index, id);
+        }
+        if differs { Applied::Changed(Revision(index.0)) } else { Applied::Unchanged }
+    }
+
+    /// Derives again what depends on which services may share a route.
+    pub(super) fn derive_merges(&mut self, index: LogIndex, service_cluster: &ServiceCluster) {
+        let is_of = |(key, _): &(&RouteKey, &Vec<Claim>)| key.service_cluster == *service_cluster;
+        let of_cluster = self.claims.by_route.iter().filter(is_of);
+        let mut keys = BTreeSet::new();
+        let mut rivals = BTreeSet::new();
+        for (key, claims) in of_cluster.filter(|(_, claims)| claims.len() > 1) {
+            keys.insert(key.clone());
+            rivals.extend(claims.iter().map(|claim| claim.service.clone()));
+        }
+        self.redraw_all(index, &keys);
+        for id in &rivals {
+            self.compare(index, id);
+        }
+    }
+
+    /// Draws routes again, and tells whether one differs.
+    fn redraw_all(&mut self, index: LogIndex, keys: &BTreeSet<RouteKey>) -> bool {
         let mut changed = BTreeSet::new();
-        for key in &keys {
+        for key in keys {
             if self.redraw(key) {
                 changed.insert(&key.service_cluster);
             }
         }
-        let revision = Revision(index.0);
         for name in &changed {
             if let Some(cluster) = self.clusters.get_mut(*name) {
-                cluster.changed(revision);
+                cluster.changed(Revision(index.0));
             }
         }
-        for id in &rivals {
-            self.compare(index, id);
-        }
-        if changed.is_empty() { Applied::Unchanged } else { Applied::Changed(revision) }
+        !changed.is_empty()
     }
 
     /// Reads a service's labels again; returns the routes that may differ by it.
@@ -65,9 +96,12 @@ impl State {
             self.problems.remove(id);
             return self.claims.replace(id, &"".into(), index, old.as_deref(), None);
         };
-        let networks = &self.facts.networks;
-        let (reading, mut troubles) =
-            labels::read(&service, &|id| networks.get(id).map(Arc::as_ref));
+        let facts = &self.facts;
+        let seen = Seen {
+            network: &|id| facts.networks.get(id).map(Arc::as_ref),
+            secret: &|name| facts.has_secret(name),
+        };
+        let (reading, mut troubles) = labels::read(&service, seen);
         let new = match reading {
             Reading::Withdrawn => None,
             Reading::Invalid => old.clone(),
@@ -140,13 +174,12 @@ impl State {
 
     /// Draws a route's line again, and tells whether it differs.
     pub(super) fn redraw(&mut self, key: &RouteKey) -> bool {
-        let services = self.in_force(key);
         let name = &key.service_cluster;
-        if services.is_empty() {
+        let Some((tls, options, services)) = self.in_force(key) else {
             let cluster = self.clusters.get_mut(name);
             return cluster.is_some_and(|cluster| cluster.lines.remove(key).is_some());
-        }
-        let line = Line::new(services);
+        };
+        let line = Line::new(tls, options, services);
         let drawn = self.clusters.get(name).and_then(|cluster| cluster.lines.get(key));
         if drawn.is_some_and(|drawn| **drawn == line) {
             return false;
@@ -159,41 +192,8 @@ impl State {
         self.clusters.entry(name.clone()).or_default()
     }
 
-    /// The services that serve a route: all that claim it, or an exclusive incumbent.
-    fn in_force(&self, key: &RouteKey) -> Vec<(ServiceId, Arc<str>, Shared)> {
-        let claims = self.claims.of(key);
-        let exclusive = claims
-            .first()
-            .and_then(|incumbent| self.intents.get(&incumbent.service))
-            .is_some_and(|intent| intent.exclusive);
-        let served_by = if exclusive { &claims[..1] } else { claims };
-        let service = |id: &ServiceId| {
-            let name = self.facts.services.get(id).map(|service| Arc::clone(&service.name));
-            let upstreams = self.upstreams.get(id).cloned().unwrap_or_default();
-            (id.clone(), name.unwrap_or_default(), upstreams)
-        };
-        served_by.iter().map(|claim| service(&claim.service)).collect()
-    }
-
-    /// Reports where a service differs from the incumbents of its routes.
-    fn compare(&mut self, index: LogIndex, id: &ServiceId) {
-        let mut troubles = Vec::new();
-        if let Some(intent) = self.intents.get(id) {
-            for key in intent.keys() {
-                let Some(incumbent) = self.claims.of(&key).first() else { continue };
-                let owner = self.facts.services.get(&incumbent.service);
-                let in_force = self.intents.get(&incumbent.service);
-                let (Some(owner), Some(in_force)) = (owner, in_force) else { continue };
-                if incumbent.service != *id {
-                    troubles.extend(differences(intent, in_force, &owner.name, &key));
-                }
-            }
-        }
-        self.report(index, id, troubles, |problems| &mut problems.claims);
-    }
-
     /// Replaces the problems of one source.
-    fn report(
+    pub(super) fn report(
         &mut self,
         index: LogIndex,
         id: &ServiceId,
@@ -213,39 +213,4 @@ impl State {
             self.problems.insert(id.clone(), Arc::new(new));
         }
     }
-}
-
-/// What a newcomer asks of a route that its incumbent does not grant.
-fn differences(newcomer: &Intent, incumbent: &Intent, owner: &str, key: &RouteKey) -> Vec<Trouble> {
-    let place = format!("{}{}", key.host, key.path);
-    if incumbent.exclusive {
-        let (label, value) = match &key.host {
-            RouteHost::Default => (DEFAULT_BACKEND, "true".to_owned()),
-            host => (HOSTS, host.to_string()),
-        };
-        let reason = format!("{place} belongs to {owner}, which has {EXCLUSIVE}=true");
-        return vec![Trouble::new(label, &value, reason)];
-    }
-    let mut troubles = Vec::new();
-    if newcomer.exclusive {
-        let reason =
-            format!("is not in force for {place}: {owner} came first and is not exclusive");
-        troubles.push(Trouble::new(EXCLUSIVE, "true", reason));
-    }
-    let (asked, granted) = (&newcomer.route_options, &incumbent.route_options);
-    let names: BTreeSet<_> = asked.keys().chain(granted.keys()).collect();
-    for label in names {
-        let (own, theirs) = (asked.get(label), granted.get(label));
-        if own == theirs {
-            continue;
-        }
-        let shown = |value: &LabelValue| labels::shown(value);
-        let theirs = match theirs {
-            Some(value) => format!("whose value {:?} is", shown(value)),
-            None => "which has none, and that is".into(),
-        };
-        let reason = format!("differs from the incumbent {owner}, {theirs} in force for {place}");
-        troubles.push(Trouble::new(label, &own.map(shown).unwrap_or_default(), reason));
-    }
-    troubles
 }

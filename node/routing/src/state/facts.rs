@@ -6,6 +6,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use crate::fact::{Change, Network, Service, SwarmNode, SwarmVersion, Task};
+use crate::labels;
 use crate::names::{NetworkId, ObjectId, ServiceId, SwarmNodeId, TaskId};
 
 /// The recorded objects.
@@ -21,6 +22,9 @@ pub(super) struct Facts {
     pub(super) tasks_by_service: OrdSet<(ServiceId, TaskId)>,
     pub(super) tasks_by_node: OrdSet<(SwarmNodeId, TaskId)>,
     pub(super) services_by_network: OrdSet<(NetworkId, ServiceId)>,
+    /// By each name under which a service may mean a secret.
+    pub(super) services_by_secret: OrdSet<(Arc<str>, ServiceId)>,
+    pub(super) secrets_by_name: OrdSet<(Arc<str>, ObjectId)>,
 }
 
 /// What an entry's changes concern.
@@ -61,6 +65,14 @@ impl Facts {
             pairs.collect::<Vec<_>>()
         };
         self.services_by_network = self.services.values().flat_map(pair).collect();
+        self.services_by_secret = self.services.values().flat_map(|one| by_secret(one)).collect();
+        let by_name = |(id, name): (&ObjectId, &Arc<str>)| (Arc::clone(name), id.clone());
+        self.secrets_by_name = self.secrets.iter().map(by_name).collect();
+    }
+
+    /// Whether there is a secret of this name.
+    pub(super) fn has_secret(&self, name: &str) -> bool {
+        second_halves(&self.secrets_by_name, &name.into()).next().is_some()
     }
 
     /// The tasks of a service, by id.
@@ -114,9 +126,21 @@ impl Facts {
             }
             Change::Secret { id, name } => {
                 let old = self.secrets.insert(id.clone(), Arc::clone(name));
-                touched.recorded |= old.as_ref() != Some(name);
+                if old.as_ref() != Some(name) {
+                    if let Some(old) = &old {
+                        self.secrets_by_name.remove(&(Arc::clone(old), id.clone()));
+                        self.touch_secret(old, touched);
+                    }
+                    self.secrets_by_name.insert((Arc::clone(name), id.clone()));
+                    self.touch_secret(name, touched);
+                }
             }
-            Change::SecretGone(id) => touched.recorded |= self.secrets.remove(id).is_some(),
+            Change::SecretGone(id) => {
+                if let Some(name) = self.secrets.remove(id) {
+                    self.secrets_by_name.remove(&(Arc::clone(&name), id.clone()));
+                    self.touch_secret(&name, touched);
+                }
+            }
             Change::Config { id, name } => {
                 let old = self.configs.insert(id.clone(), Arc::clone(name));
                 touched.recorded |= old.as_ref() != Some(name);
@@ -136,6 +160,7 @@ impl Facts {
         for network in &service.networks {
             self.services_by_network.insert((network.clone(), service.id.clone()));
         }
+        self.services_by_secret.extend(by_secret(service));
         touched.services.insert(service.id.clone());
         touched.recorded = true;
     }
@@ -158,6 +183,9 @@ impl Facts {
         for network in &old.networks {
             self.services_by_network.remove(&(network.clone(), old.id.clone()));
         }
+        for pair in by_secret(old) {
+            self.services_by_secret.remove(&pair);
+        }
     }
 
     fn unindex_task(&mut self, old: &Task, touched: &mut Touched) {
@@ -172,11 +200,22 @@ impl Facts {
         touched.recorded = true;
     }
 
+    fn touch_secret(&self, name: &Arc<str>, touched: &mut Touched) {
+        touched.services.extend(second_halves(&self.services_by_secret, name).cloned());
+        touched.recorded = true;
+    }
+
     fn touch_node(&self, id: &SwarmNodeId, touched: &mut Touched) {
         let tasks = second_halves(&self.tasks_by_node, id).filter_map(|id| self.tasks.get(id));
         touched.upstreams.extend(tasks.map(|task| task.service.clone()));
         touched.recorded = true;
     }
+}
+
+/// The names under which a service may mean a secret, each with its id.
+fn by_secret(service: &Service) -> impl Iterator<Item = (Arc<str>, ServiceId)> {
+    let id = service.id.clone();
+    labels::secrets_named(service).map(move |name| (name.into(), id.clone()))
 }
 
 /// An object that Docker versions.

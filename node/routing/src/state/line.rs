@@ -10,6 +10,9 @@ use crate::snapshot::{Dial, Route, RouteOptions, RouteService, Tls, UpstreamStat
 /// A route without its key; upstreams are shared with the service's other routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
+    pub(super) tls: Tls,
+    /// The incumbent's.
+    pub(super) options: RouteOptions,
     /// The incumbent first. Never empty.
     pub(super) services: Vec<LineService>,
 }
@@ -18,27 +21,30 @@ pub(super) struct Line {
 pub(super) struct LineService {
     pub(super) id: ServiceId,
     pub(super) name: Arc<str>,
+    /// Given by the line.
     pub(super) weight: u16,
+    pub(super) dial: Dial,
     pub(super) upstreams: Shared,
 }
 
 impl Line {
-    /// A line with the weights that its upstreams give.
-    pub(super) fn new(services: Vec<(ServiceId, Arc<str>, Shared)>) -> Self {
+    /// A line whose services get the weights that their upstreams give.
+    pub(super) fn new(tls: Tls, options: RouteOptions, mut services: Vec<LineService>) -> Self {
         let counts = |state| {
-            let count = |upstreams: &Shared| {
-                upstreams.iter().filter(|upstream| upstream.state == state).count() as u64
+            let count = |service: &LineService| {
+                service.upstreams.iter().filter(|upstream| upstream.state == state).count() as u64
             };
-            services.iter().map(|(_, _, upstreams)| count(upstreams)).collect::<Vec<_>>()
+            services.iter().map(count).collect::<Vec<_>>()
         };
         let some = |counts: &Vec<u64>| counts.iter().any(|count| *count > 0);
         let basis = Some(counts(UpstreamState::Active))
             .filter(some)
             .or_else(|| Some(counts(UpstreamState::Draining)).filter(some))
             .unwrap_or_else(|| vec![1; services.len()]);
-        let weights = shares(&basis);
-        let service = |((id, name, upstreams), weight)| LineService { id, name, weight, upstreams };
-        Self { services: services.into_iter().zip(weights).map(service).collect() }
+        for (service, weight) in services.iter_mut().zip(shares(&basis)) {
+            service.weight = weight;
+        }
+        Self { tls, options, services }
     }
 
     /// The route as a snapshot carries it.
@@ -47,14 +53,14 @@ impl Line {
             id: service.id.clone(),
             name: Arc::clone(&service.name),
             weight: service.weight,
-            dial: Dial::default(),
+            dial: service.dial.clone(),
             upstreams: service.upstreams.to_vec(),
         };
         Route {
             host: key.host.clone(),
             path: key.path.clone(),
-            tls: Tls::None,
-            options: RouteOptions::default(),
+            tls: self.tls.clone(),
+            options: self.options.clone(),
             services: self.services.iter().map(service).collect(),
         }
     }

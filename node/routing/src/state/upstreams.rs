@@ -17,7 +17,7 @@ pub(super) fn upstreams(
     intent: &Intent,
 ) -> (Vec<Upstream>, Vec<Trouble>) {
     let mut troubles = Vec::new();
-    let mut upstreams = match intent.backend_mode {
+    let mut upstreams = match intent.upstreams.mode {
         BackendMode::Task => of_tasks(facts, service, intent, &mut troubles),
         BackendMode::Vip => of_vip(facts, service, intent, &mut troubles),
     };
@@ -36,7 +36,7 @@ fn of_tasks(
         let address = address(facts, task, intent)?;
         if let Some(reason) = undialable(address.ip()) {
             let reason = format!("address {} of task {}: {reason}", address.ip(), task.id);
-            troubles.push(Trouble::new(PORT, &intent.port.to_string(), reason));
+            troubles.push(Trouble::new(PORT, &intent.upstreams.port.to_string(), reason));
             return None;
         }
         Some(Upstream {
@@ -63,12 +63,14 @@ fn state(facts: &Facts, task: &Task) -> Option<UpstreamState> {
 }
 
 fn address(facts: &Facts, task: &Task, intent: &Intent) -> Option<SocketAddr> {
-    let port = intent.port.get();
-    if let Some(ip) = on_network(facts, &task.addresses, intent.network.as_ref()) {
+    let port = intent.upstreams.port.get();
+    if let Some(ip) = on_network(facts, &task.addresses, intent.upstreams.network.as_ref()) {
         return Some(SocketAddr::new(ip, port));
     }
     // Without a network, a task is reached at a port of its swarm node (host mode).
-    if intent.network.is_some() || !task.addresses.iter().all(|(id, _)| is_ingress(facts, id)) {
+    if intent.upstreams.network.is_some()
+        || !task.addresses.iter().all(|(id, _)| is_ingress(facts, id))
+    {
         return None;
     }
     let published = task.host_ports.iter().find(|host| host.target == port)?.published;
@@ -113,15 +115,15 @@ fn of_vip(
     if !facts.tasks_of(&service.id).any(runs) {
         return Vec::new();
     }
-    let Some(ip) = on_network(facts, &service.vips, intent.network.as_ref()) else {
+    let Some(ip) = on_network(facts, &service.vips, intent.upstreams.network.as_ref()) else {
         return Vec::new();
     };
     if let Some(reason) = undialable(ip) {
         let reason = format!("virtual address {ip}: {reason}");
-        troubles.push(Trouble::new(PORT, &intent.port.to_string(), reason));
+        troubles.push(Trouble::new(PORT, &intent.upstreams.port.to_string(), reason));
         return Vec::new();
     }
-    let address = SocketAddr::new(ip, intent.port.get());
+    let address = SocketAddr::new(ip, intent.upstreams.port.get());
     vec![Upstream { address, state: UpstreamState::Active, task: None, node: None }]
 }
 

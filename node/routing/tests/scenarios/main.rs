@@ -10,6 +10,7 @@ use expect_test::expect_file;
 
 mod facts;
 mod script;
+mod show;
 
 use script::Script;
 
@@ -76,7 +77,8 @@ stories! {
     configuration_reaches_the_snapshot
     default_backend
     host_mode
-    labels_that_are_not_honoured
+    labels_of_the_routing_mesh
+    misspelt_labels
     paths_on_one_host
     service_clusters
     the_incumbent_is_exclusive

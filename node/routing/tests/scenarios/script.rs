@@ -1,7 +1,7 @@
 //! The commands of a story.
 //!
 //! ```text
-//! network|node|service|task NAME …    an object as Docker shows it now
+//! network|node|secret|service|task NAME …    an object as Docker shows it now
 //! gone KIND NAME                      an object that Docker shows no longer
 //! observe                             the objects since the last one, as one entry
 //! resync                              a full listing was compared
@@ -17,15 +17,16 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use dovetail_routing::entry::{ClusterConfig, ProxyOptions};
+use dovetail_routing::entry::{ClusterConfig, MergeHosts, ProxyOptions};
 use dovetail_routing::fact::{Change, Listing, Observed, Resynced};
 use dovetail_routing::find::{Found, RouteIndex};
 use dovetail_routing::names::{ServiceCluster, SwarmId};
-use dovetail_routing::snapshot::{Snapshot, UpstreamState};
+use dovetail_routing::snapshot::Snapshot;
 use dovetail_routing::state::State;
 use dovetail_routing::{Applied, Command, Digest, Entry, LogIndex, Payload};
 
 use crate::facts::{network, node, rest, service, task, words};
+use crate::show::routes;
 
 pub(crate) struct Script {
     state: State,
@@ -62,6 +63,7 @@ impl Script {
         match command {
             "network" => self.pending.push(Change::Network(network(&name, more))),
             "node" => self.pending.push(Change::SwarmNode(node(&name, more, self.version))),
+            "secret" => self.pending.push(secret(&name)),
             "service" => self.pending.push(Change::Service(service(&name, more, self.version))),
             "task" => self.pending.push(Change::Task(task(&name, more, self.version))),
             "gone" => self.pending.push(gone(&name, &more[0].0)),
@@ -204,8 +206,13 @@ fn gone(kind: &str, name: &str) -> Change {
         "node" => Change::SwarmNodeGone(name.into()),
         "service" => Change::ServiceGone(format!("id-{name}").as_str().into()),
         "task" => Change::TaskGone(name.into()),
+        "secret" => Change::SecretGone(format!("secret-{name}").as_str().into()),
         other => panic!("no kind {other:?}"),
     }
+}
+
+fn secret(name: &str) -> Change {
+    Change::Secret { id: format!("secret-{name}").as_str().into(), name: name.into() }
 }
 
 fn cluster(name: &str) -> ServiceCluster {
@@ -227,6 +234,9 @@ fn config(name: &str, words: &[(String, Option<String>)]) -> ClusterConfig {
                 let seconds = seconds.parse().expect("a number");
                 options.connect_timeout = Some(Duration::from_secs(seconds));
             }
+            ("merge_hosts", Some("all")) => options.merge_hosts = MergeHosts::All,
+            ("merge_hosts", Some("stack")) => options.merge_hosts = MergeHosts::Stack,
+            ("merge_hosts", Some("none")) => options.merge_hosts = MergeHosts::None,
             other => panic!("no option {other:?}"),
         }
     }
@@ -235,41 +245,4 @@ fn config(name: &str, words: &[(String, Option<String>)]) -> ClusterConfig {
         poll_interval: None,
         proxies: vec![(cluster(name), options)],
     }
-}
-
-fn routes(snapshot: &Snapshot) -> String {
-    let mut out = format!("r{}", snapshot.revision);
-    if snapshot.options.hide_info_headers {
-        out.push_str(" hide_info_headers");
-    }
-    if let Some(timeout) = snapshot.options.connect_timeout {
-        let _ = write!(out, " connect_timeout={timeout:?}");
-    }
-    if snapshot.routes.is_empty() {
-        out.push_str(" no route");
-    }
-    out.push('\n');
-    /// Of longer lists the first and the last are printed.
-    const SHOWN_MAX: usize = 20;
-    for (position, route) in snapshot.routes.iter().enumerate() {
-        if snapshot.routes.len() > SHOWN_MAX && position == 1 {
-            let _ = writeln!(out, "… {} more …", snapshot.routes.len() - 2);
-        }
-        if snapshot.routes.len() > SHOWN_MAX && (1..snapshot.routes.len() - 1).contains(&position) {
-            continue;
-        }
-        let _ = writeln!(out, "{}{}", route.host, route.path);
-        for service in &route.services {
-            let _ = write!(out, "  {} {}", service.name, service.weight);
-            for upstream in &service.upstreams {
-                let draining = match upstream.state {
-                    UpstreamState::Active => "",
-                    UpstreamState::Draining => "!",
-                };
-                let _ = write!(out, " {}{draining}", upstream.address);
-            }
-            out.push('\n');
-        }
-    }
-    out
 }

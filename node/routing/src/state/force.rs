@@ -1,0 +1,166 @@
+//! Who is in force on a route: what its host decides, its incumbent, who may join.
+//!
+//! TLS belongs to the host: its oldest claim decides whether it is passed through, and
+//! the oldest incumbent that asks for a certificate decides which. What is left of a
+//! route's claims follows the oldest of them, the incumbent.
+
+use super::State;
+use super::claims::Claim;
+use super::cluster::merge_hosts;
+use super::line::LineService;
+use crate::entry::MergeHosts;
+use crate::labels::{self, HostKey, Intent, RouteKey};
+use crate::names::ServiceId;
+use crate::snapshot::{Certificate, RouteOptions, Tls};
+
+/// What the claims to all paths of a host say of its TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HostTls {
+    /// The service with the oldest claim.
+    pub(super) owner: ServiceId,
+    pub(super) passthrough: bool,
+    /// The one in force, and whose it is.
+    pub(super) certificate: Option<(ServiceId, Certificate)>,
+}
+
+/// Why a claim is not in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Conflict {
+    /// The host is passed through, which the service does not ask for.
+    PassedThrough,
+    /// The service asks for passthrough, and the host is not passed through.
+    Decrypted,
+    /// The service asks for certificates of clients that the host does not ask for.
+    Authorities,
+    /// The service asks for a certificate, the incumbent does not, or the other way.
+    Mode,
+    Exclusive,
+    OtherStack,
+    NoMerge,
+}
+
+impl HostTls {
+    /// Whether the host keeps a service from all of its paths.
+    pub(super) fn keeps_out(&self, intent: &Intent) -> Option<Conflict> {
+        if is_passthrough(intent) != self.passthrough {
+            return Some(if self.passthrough {
+                Conflict::PassedThrough
+            } else {
+                Conflict::Decrypted
+            });
+        }
+        // To serve it without asking would open what it wants to be closed.
+        let own = certificate(intent).and_then(|own| own.client_ca.as_ref());
+        let (_, in_force) = self.certificate.as_ref()?;
+        (own.is_some() && own != in_force.client_ca.as_ref()).then_some(Conflict::Authorities)
+    }
+}
+
+pub(super) fn is_passthrough(intent: &Intent) -> bool {
+    intent.tls == Tls::Passthrough
+}
+
+/// The certificate that a service asks for.
+pub(super) fn certificate(intent: &Intent) -> Option<&Certificate> {
+    match &intent.tls {
+        Tls::Terminate(certificate) => Some(certificate),
+        Tls::None | Tls::Passthrough => None,
+    }
+}
+
+/// A claim and what its service asks for.
+pub(super) type Claimed<'a> = (&'a Claim, &'a Intent);
+
+impl State {
+    /// Works out a host's TLS again, and tells whether it differs.
+    pub(super) fn settle(&mut self, host: &HostKey) -> bool {
+        let new = self.host_tls(host);
+        if self.hosts.get(host) == new.as_ref() {
+            return false;
+        }
+        match new {
+            Some(new) => self.hosts.insert(host.clone(), new),
+            None => self.hosts.remove(host),
+        };
+        true
+    }
+
+    fn host_tls(&self, host: &HostKey) -> Option<HostTls> {
+        let routes = || self.claims.on_host(host).map(|(key, _)| key);
+        let (claim, intent) =
+            routes().filter_map(|key| self.claimed(key).next()).min_by_key(|(claim, _)| *claim)?;
+        let passthrough = is_passthrough(intent);
+        let incumbents = routes().filter_map(|key| {
+            self.claimed(key).find(|(_, intent)| is_passthrough(intent) == passthrough)
+        });
+        let asking = incumbents.filter_map(|(claim, intent)| Some((claim, certificate(intent)?)));
+        let certificate = asking
+            .min_by_key(|(claim, _)| *claim)
+            .map(|(claim, certificate)| (claim.service.clone(), certificate.clone()));
+        Some(HostTls { owner: claim.service.clone(), passthrough, certificate })
+    }
+
+    /// The claims to a route with their intents, by age.
+    fn claimed<'a>(&'a self, key: &RouteKey) -> impl Iterator<Item = Claimed<'a>> {
+        let claims = self.claims.of(key).iter();
+        claims.filter_map(|claim| Some((claim, &**self.intents.get(&claim.service)?)))
+    }
+
+    /// The oldest claim to a route that its host does not keep out.
+    pub(super) fn incumbent(&self, key: &RouteKey, host: &HostTls) -> Option<Claimed<'_>> {
+        self.claimed(key).find(|(_, intent)| host.keeps_out(intent).is_none())
+    }
+
+    /// Whether the incumbent keeps another service out of its route.
+    pub(super) fn keeps_out(
+        &self,
+        key: &RouteKey,
+        incumbent: Claimed<'_>,
+        other: Claimed<'_>,
+    ) -> Option<Conflict> {
+        let ((owner, granted), (claim, asked)) = (incumbent, other);
+        if owner.service == claim.service {
+            return None;
+        }
+        if certificate(granted).is_some() != certificate(asked).is_some() {
+            return Some(Conflict::Mode);
+        }
+        if granted.exclusive {
+            return Some(Conflict::Exclusive);
+        }
+        let stack = |id: &ServiceId| self.facts.services.get(id).and_then(|one| labels::stack(one));
+        match merge_hosts(self.config.as_deref(), &key.service_cluster) {
+            MergeHosts::All => None,
+            MergeHosts::Stack => {
+                let own = stack(&owner.service);
+                (own.is_none() || own != stack(&claim.service)).then_some(Conflict::OtherStack)
+            }
+            MergeHosts::None => Some(Conflict::NoMerge),
+        }
+    }
+
+    /// What a route is, and who serves it: nobody when no claim is in force.
+    pub(super) fn in_force(&self, key: &RouteKey) -> Option<(Tls, RouteOptions, Vec<LineService>)> {
+        let host = self.hosts.get(&key.host_key())?;
+        let incumbent = self.incumbent(key, host)?;
+        let (_, granted) = incumbent;
+        let tls = match (&granted.tls, &host.certificate) {
+            (Tls::Terminate(_), Some((_, certificate))) => Tls::Terminate(certificate.clone()),
+            (tls, _) => tls.clone(),
+        };
+        let fitting = self.claimed(key).filter(|(_, intent)| host.keeps_out(intent).is_none());
+        let serving = fitting.filter(|one| self.keeps_out(key, incumbent, *one).is_none());
+        let service = |(claim, intent): Claimed<'_>| {
+            let id = &claim.service;
+            let name = self.facts.services.get(id).map(|service| service.name.clone());
+            LineService {
+                id: id.clone(),
+                name: name.unwrap_or_default(),
+                weight: 0,
+                dial: intent.upstreams.dial(&key.host),
+                upstreams: self.upstreams.get(id).cloned().unwrap_or_default(),
+            }
+        };
+        Some((tls, granted.options.of(&key.host), serving.map(service).collect()))
+    }
+}
