@@ -18,7 +18,7 @@ use crate::dial::{DialError, ExchangeError, UpstreamConn};
 use crate::record::Record;
 use crate::respond::ProxyError;
 use crate::table::{Options, RouteEntry};
-use crate::upstream::{Upstream, now_ms};
+use crate::upstream::now_ms;
 use crate::worker::Worker;
 
 /// How long a connection may take while there are other upstreams to ask.
@@ -75,6 +75,8 @@ pub struct Attempts<'r> {
     pub worker: &'r Worker,
     pub entry: &'r RouteEntry,
     pub options: &'r Options,
+    /// Who is to stay on one upstream.
+    pub user: Option<u64>,
     pub outgoing: Outgoing,
     pub state: Rc<BodyState>,
     /// Given for a large body.
@@ -108,7 +110,7 @@ impl Attempts<'_> {
                 Some(position) => (position, true),
                 None => {
                     let exhausted = self.tried.count() >= ATTEMPTS_MAX;
-                    let pick = self.entry.pick(worker.thread, &self.tried, now_ms());
+                    let pick = self.entry.pick(worker.thread, self.user, &self.tried, now_ms());
                     let Some(position) = pick.filter(|_| !exhausted) else {
                         return Err(last.unwrap_or(ProxyError::NoUpstream { revision }));
                     };
@@ -161,7 +163,7 @@ impl Attempts<'_> {
                     timeout = timeout.min(CONNECT_TIMEOUT_WITH_OTHERS);
                 }
                 UpstreamConn::dial(upstream, timeout).await.map_err(|error| {
-                    self.note_failure(upstream, matches!(error, DialError::Timeout(_)));
+                    self.note_failure(position, matches!(error, DialError::Timeout(_)));
                     Failed::Next(match error {
                         DialError::Timeout(_) => ProxyError::ConnectTimeout { address, error },
                         DialError::Connect(_) => ProxyError::Connect { address, error },
@@ -179,7 +181,11 @@ impl Attempts<'_> {
         let after = self.options.read_timeout;
         let failure = match conn.exchange(request, after, self.send_timeout).await {
             Ok(response) => {
-                upstream.succeeded();
+                if response.status().is_server_error() && self.entry.dial(position).fail_on_5xx {
+                    self.note_failure(position, false);
+                } else {
+                    upstream.succeeded();
+                }
                 return Ok((response, conn));
             }
             Err(failure) => failure,
@@ -192,7 +198,7 @@ impl Attempts<'_> {
                 if stale {
                     return Err(Failed::Stale(error));
                 }
-                self.note_failure(upstream, false);
+                self.note_failure(position, false);
                 Err(Failed::Next(error))
             }
             ExchangeError::Died(error) => {
@@ -214,7 +220,7 @@ impl Attempts<'_> {
                 }
                 // A pooled connection that had died says nothing about the upstream.
                 if !stale || cut_off {
-                    self.note_failure(upstream, cut_off);
+                    self.note_failure(position, cut_off);
                 }
                 Err(if self.outgoing.is_at_hand() {
                     Failed::Next(error)
@@ -223,16 +229,17 @@ impl Attempts<'_> {
                 })
             }
             ExchangeError::Timeout => {
-                self.note_failure(upstream, true);
+                self.note_failure(position, true);
                 Err(Failed::Final(ProxyError::ResponseTimeout { address, after }))
             }
         }
     }
 
     /// Counts a failure; connections to an upstream that fell silent are worth nothing.
-    fn note_failure(&self, upstream: &Upstream, silent: bool) {
+    fn note_failure(&self, position: usize, silent: bool) {
         let worker = self.worker;
-        if upstream.failed(now_ms()) {
+        let upstream = &self.entry.candidates[position].upstream;
+        if upstream.failed(now_ms(), self.entry.dial(position)) {
             worker.telemetry.upstream_out();
         }
         if silent {

@@ -3,6 +3,7 @@
 //! Each thread keeps its own rotation with a random start: nothing is shared, and
 //! proxies that start together do not all begin with the same upstream. Equal
 //! weights make a plain rotation; others a smooth weighted one, as NGINX does it.
+//! A request whose user is to stay somewhere takes no turn: see [`crate::sticky`].
 
 use std::sync::{Mutex, PoisonError};
 
@@ -57,25 +58,52 @@ impl RouteEntry {
     /// Active upstreams that do not fail come first, then active ones that do, and
     /// only when all of those were tried the draining ones, which still serve what
     /// they have: better a request to a task that Swarm is about to stop than none.
-    pub fn pick(&self, thread: usize, tried: &Tried, now_ms: u64) -> Option<usize> {
+    /// `user` stays on the best of these; without one the rotation decides.
+    pub fn pick(
+        &self,
+        thread: usize,
+        user: Option<u64>,
+        tried: &Tried,
+        now_ms: u64,
+    ) -> Option<usize> {
         let active = |position: usize| {
             let candidate = &self.candidates[position];
             !candidate.draining && candidate.weight > 0 && !tried.contains(position)
         };
         let well = |position: usize| {
-            active(position) && !self.candidates[position].upstream.is_out(now_ms)
+            let candidate = &self.candidates[position];
+            active(position) && !(candidate.is_checked && candidate.upstream.is_out(now_ms))
         };
         let draining =
             |position: usize| self.candidates[position].draining && !tried.contains(position);
+        let position = match user {
+            Some(user) => self
+                .rendezvous(user, well)
+                .or_else(|| self.rendezvous(user, active))
+                .or_else(|| self.rendezvous(user, draining))?,
+            None => self.next(thread, well, active, draining)?,
+        };
+        let candidate = &self.candidates[position];
+        if candidate.is_checked {
+            candidate.upstream.picked(now_ms);
+        }
+        Some(position)
+    }
+
+    /// The next one in this thread's rotation.
+    fn next(
+        &self,
+        thread: usize,
+        well: impl Fn(usize) -> bool,
+        active: impl Fn(usize) -> bool,
+        draining: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
         let rotation = self.rotations.get(thread % self.rotations.len().max(1))?;
         // Each thread has its own: the lock is never waited for.
         let mut place = rotation.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let position = self
-            .turn(&mut place, well)
+        self.turn(&mut place, well)
             .or_else(|| self.turn(&mut place, active))
-            .or_else(|| self.turn(&mut place, draining))?;
-        self.candidates[position].upstream.picked(now_ms);
-        Some(position)
+            .or_else(|| self.turn(&mut place, draining))
     }
 
     fn turn(&self, place: &mut Place, eligible: impl Fn(usize) -> bool) -> Option<usize> {
@@ -121,11 +149,12 @@ impl RouteEntry {
 mod tests {
     use super::*;
     use crate::table::tests::entry;
+    use dovetail_routing::snapshot::Dial;
 
     fn counts(entry: &RouteEntry, requests: usize) -> Vec<usize> {
         let mut counts = vec![0; entry.candidates.len()];
         for _ in 0..requests {
-            counts[entry.pick(0, &Tried::default(), 1).expect("an upstream")] += 1;
+            counts[entry.pick(0, None, &Tried::default(), 1).expect("an upstream")] += 1;
         }
         counts
     }
@@ -136,9 +165,9 @@ mod tests {
         let entry = entry(&[(6_667, "aa"), (3_333, "a")]);
         assert!(entry.even);
         assert_eq!(counts(&entry, 30), [10, 10, 10]);
-        let first = entry.pick(0, &Tried::default(), 1).expect("an upstream");
+        let first = entry.pick(0, None, &Tried::default(), 1).expect("an upstream");
         for turn in 1..7 {
-            assert_eq!(entry.pick(0, &Tried::default(), 1), Some((first + turn) % 3));
+            assert_eq!(entry.pick(0, None, &Tried::default(), 1), Some((first + turn) % 3));
         }
     }
 
@@ -158,7 +187,7 @@ mod tests {
         assert_eq!(counts(&entry, 10), [10, 0, 0]);
         let mut tried = Tried::default();
         tried.push(0);
-        assert_eq!(entry.pick(0, &tried, 1), None);
+        assert_eq!(entry.pick(0, None, &tried, 1), None);
     }
 
     #[test]
@@ -168,9 +197,9 @@ mod tests {
         let mut tried = Tried::default();
         tried.push(0);
         tried.push(2);
-        assert_eq!(entry.pick(0, &tried, 1), Some(1), "it is the last resort");
+        assert_eq!(entry.pick(0, None, &tried, 1), Some(1), "it is the last resort");
         tried.push(1);
-        assert_eq!(entry.pick(0, &tried, 1), None);
+        assert_eq!(entry.pick(0, None, &tried, 1), None);
     }
 
     #[test]
@@ -183,12 +212,12 @@ mod tests {
     fn failing_upstreams_are_skipped_until_all_fail() {
         let entry = entry(&[(10_000, "aaa")]);
         for _ in 0..3 {
-            entry.candidates[1].upstream.failed(1);
+            entry.candidates[1].upstream.failed(1, &Dial::default());
         }
         assert_eq!(counts(&entry, 10), [5, 0, 5]);
         for position in [0, 2] {
             for _ in 0..3 {
-                entry.candidates[position].upstream.failed(1);
+                entry.candidates[position].upstream.failed(1, &Dial::default());
             }
         }
         assert_eq!(counts(&entry, 9), [3, 3, 3]);
@@ -197,8 +226,8 @@ mod tests {
     #[test]
     fn threads_rotate_apart() {
         let entry = entry(&[(10_000, "aa")]);
-        let first = entry.pick(0, &Tried::default(), 1);
-        let _ = entry.pick(1, &Tried::default(), 1);
-        assert_ne!(entry.pick(0, &Tried::default(), 1), first);
+        let first = entry.pick(0, None, &Tried::default(), 1);
+        let _ = entry.pick(1, None, &Tried::default(), 1);
+        assert_ne!(entry.pick(0, None, &Tried::default(), 1), first);
     }
 }

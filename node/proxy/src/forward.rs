@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! target ─► table (pinned) ─► headers ─► balance ─► pool or dial ─► exchange ─► headers ─► body
-//!                                          ▲            │ nothing sent, or safe to repeat
-//!                                          └────────────┘
+//!                 │                        ▲            │ nothing sent, or safe to repeat
+//!                 ▼                        └────────────┘
+//!              redirect
 //! ```
 //!
 //! The arrow back is [`crate::attempt`].
@@ -13,10 +14,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dovetail_routing::snapshot::Tls;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{Method, Response, StatusCode, Uri, Version, request, response};
+use http::{HeaderMap, Method, Response, StatusCode, Uri, Version, request, response};
 use hyper::body::{Body as _, Incoming};
 use tokio::net::TcpStream;
 
@@ -25,10 +27,13 @@ use crate::balance::Tried;
 use crate::body::{BodyState, Gate, RequestBody};
 use crate::conn::Downstream;
 use crate::dial::UpstreamConn;
-use crate::headers::{self, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REAL_IP};
+use crate::forwarded::{self, Origin};
+use crate::headers;
 use crate::record::Record;
+use crate::redirect::{self, Asked};
 use crate::respond::ProxyError;
-use crate::table::{Lookup, Options};
+use crate::sticky;
+use crate::table::{Lookup, Options, RouteEntry};
 use crate::target;
 
 /// Longest request target, in bytes.
@@ -89,29 +94,49 @@ pub async fn forward(
             return Err(ProxyError::NoRoute { host: host.into_owned(), revision });
         }
     };
+    let options = &table.options;
+    let origin = Origin::of(down, options, &parts.headers);
+    record.client = origin.client;
+    let request_id = headers::request_id(&parts.headers).unwrap_or_else(headers::new_request_id);
+    record.request_id = Some(request_id.clone());
+    if entry.redirects {
+        let (https, method, uri) = (origin.https, &parts.method, &parts.uri);
+        let asked = Asked { https, authority, host: &host, method, uri };
+        let https_port = options.published_ssl_port.unwrap_or(down.worker.shared.https_port);
+        if let Some(elsewhere) = redirect::elsewhere(&entry, &asked, https_port) {
+            record.entry = Some(entry);
+            let mut head = elsewhere.response();
+            tell_who_serves(down, options, &request_id, &mut head.headers);
+            return Ok(Answered { head, body: AnsweredBody::Empty });
+        }
+    }
+    if entry.route.tls == Tls::Passthrough {
+        // Its TLS is not ours to open, and over plain HTTP there is no such host.
+        return Err(ProxyError::NoRoute { host: host.into_owned(), revision });
+    }
     drop(host);
     record.entry = Some(Arc::clone(&entry));
 
-    let options = &table.options;
     if let Some(limit) = options.body_bytes_max
         && incoming.size_hint().lower() > limit
     {
         return Err(ProxyError::BodyTooLarge { limit });
     }
     let upgrade = upgrade_asked(down, &parts);
-    let request_id = headers::request_id(&parts.headers).unwrap_or_else(headers::new_request_id);
-    record.request_id = Some(request_id.clone());
+    let user = sticky::user(&entry, options, &parts.headers, origin.client.ip());
     let large = incoming.size_hint().upper().is_none_or(|bytes| bytes > LARGE_BODY_BYTES);
     let gate = expects_continue(&parts).then(Arc::<Gate>::default);
     let state = Rc::<BodyState>::default();
     let body =
         RequestBody::new(incoming, options.body_bytes_max, &state, &down.wire, gate.as_ref());
-    rewrite(&mut parts, down, record, &request_id, &body, upgrade.as_ref());
+    let asked = Rewrite { down, record, entry: &entry, options, origin: &origin };
+    asked.apply(&mut parts, &body, upgrade.as_ref());
 
     let mut attempts = Attempts {
         worker: &down.worker,
         entry: &entry,
         options,
+        user,
         outgoing: Outgoing::new(parts, body, gate),
         state,
         send_timeout: large.then_some(options.send_timeout),
@@ -138,47 +163,72 @@ fn expects_continue(parts: &request::Parts) -> bool {
     expected.is_some_and(|expected| expected.eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// Makes of a client's request what the upstream is to see.
-fn rewrite(
-    parts: &mut request::Parts,
-    down: &Downstream,
-    record: &Record,
-    request_id: &HeaderValue,
-    body: &RequestBody,
-    upgrade: Option<&HeaderValue>,
-) {
-    let request = &mut parts.headers;
-    headers::strip_hop_by_hop(request);
-    headers::strip_forwarded(request);
-    if parts.version == Version::HTTP_2 {
-        headers::join_cookies(request);
-    }
-    if parts.uri.authority().is_some() {
-        // Absolute-form and HTTP/2: the authority is the host (RFC 9112 §3.2.2).
-        if let Some(host) = &record.host {
-            request.insert(HOST, host.clone());
+/// What decides how a request is passed on.
+struct Rewrite<'r> {
+    down: &'r Downstream,
+    record: &'r Record,
+    entry: &'r RouteEntry,
+    options: &'r Options,
+    origin: &'r Origin,
+}
+
+impl Rewrite<'_> {
+    /// Makes of a client's request what the upstream is to see.
+    fn apply(&self, parts: &mut request::Parts, body: &RequestBody, upgrade: Option<&HeaderValue>) {
+        let Self { down, record, entry, options, origin } = *self;
+        let request = &mut parts.headers;
+        headers::strip_hop_by_hop(request);
+        forwarded::strip(request, origin.trusted);
+        if options.drop_underscored_headers {
+            forwarded::strip_underscored(request);
         }
-        let target = parts.uri.path_and_query().cloned();
-        parts.uri = target.map_or_else(|| Uri::from_static("/"), Uri::from);
+        if parts.version == Version::HTTP_2 {
+            headers::join_cookies(request);
+        }
+        if parts.uri.authority().is_some() {
+            // Absolute-form and HTTP/2: the authority is the host (RFC 9112 §3.2.2).
+            if let Some(host) = &record.host {
+                request.insert(HOST, host.clone());
+            }
+            let target = parts.uri.path_and_query().cloned();
+            parts.uri = target.map_or_else(|| Uri::from_static("/"), Uri::from);
+        }
+        if let Some(prefix) = &entry.prefix
+            && let Some(target) = target::below(&entry.route.path, &parts.uri)
+        {
+            parts.uri = target.into();
+            forwarded::tell_prefix(request, prefix);
+        }
+        forwarded::tell(request, down, origin, record.host.as_ref());
+        if let Some(request_id) = &record.request_id {
+            request.insert(headers::X_REQUEST_ID, request_id.clone());
+        }
+        if !body.is_empty() && !request.contains_key(CONTENT_LENGTH) {
+            // Said aloud, since hyper assumes no body for GET and HEAD otherwise.
+            request.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        if let Some(protocol) = upgrade {
+            request.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            request.insert(UPGRADE, protocol.clone());
+        }
+        parts.version = Version::HTTP_11;
+        parts.extensions.clear();
     }
-    request.insert(X_FORWARDED_FOR, down.client_ip.clone());
-    request.insert(X_REAL_IP, down.client_ip.clone());
-    request.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
-    match &record.host {
-        Some(host) => request.insert(X_FORWARDED_HOST, host.clone()),
-        None => request.remove(X_FORWARDED_HOST),
-    };
-    request.insert(headers::X_REQUEST_ID, request_id.clone());
-    if !body.is_empty() && !request.contains_key(CONTENT_LENGTH) {
-        // Said aloud, since hyper assumes no body for GET and HEAD otherwise.
-        request.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+}
+
+/// Says which proxy answered, unless that is to be hidden.
+fn tell_who_serves(
+    down: &Downstream,
+    options: &Options,
+    request_id: &HeaderValue,
+    info: &mut HeaderMap,
+) {
+    if !options.hide_info_headers {
+        let shared = &down.worker.shared;
+        info.insert(headers::X_REQUEST_ID, request_id.clone());
+        info.insert(headers::X_PROXY_ID, shared.proxy_id.clone());
+        info.insert(headers::X_SERVER_INFO, shared.server_info.clone());
     }
-    if let Some(protocol) = upgrade {
-        request.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        request.insert(UPGRADE, protocol.clone());
-    }
-    parts.version = Version::HTTP_11;
-    parts.extensions.clear();
 }
 
 /// Makes of an upstream's response what the client is to see.
@@ -209,12 +259,9 @@ async fn answer(
     let protocol = head.headers.get(UPGRADE).cloned();
     headers::strip_hop_by_hop(&mut head.headers);
     head.version = Version::HTTP_11;
+    tell_who_serves(down, options, request_id, &mut head.headers);
     if !options.hide_info_headers {
         let info = &mut head.headers;
-        let shared = &down.worker.shared;
-        info.insert(headers::X_REQUEST_ID, request_id.clone());
-        info.insert(headers::X_PROXY_ID, shared.proxy_id.clone());
-        info.insert(headers::X_SERVER_INFO, shared.server_info.clone());
         info.insert(headers::X_UPSTREAM_ADDR, conn.upstream.header.clone());
         let elapsed = Instant::now().saturating_duration_since(record.started);
         info.insert(headers::X_UPSTREAM_RESPONSE_TIME, headers::seconds(elapsed));

@@ -1,5 +1,7 @@
 //! Which headers cross the proxy, and which it writes itself.
 
+use std::cell::RefCell;
+
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, Entry, FORWARDED, HOST, HeaderMap,
     HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
@@ -11,6 +13,7 @@ pub const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connecti
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+pub const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub const X_FORWARDED_SERVER: HeaderName = HeaderName::from_static("x-forwarded-server");
 pub const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
@@ -26,7 +29,7 @@ pub const X_DOVETAIL_ERROR: HeaderName = HeaderName::from_static("x-dovetail-err
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// Headers that the proxy writes or relies on: `Connection` must not name them away.
-const PROTECTED: [HeaderName; 11] = [
+const PROTECTED: [HeaderName; 12] = [
     AUTHORIZATION,
     CONTENT_LENGTH,
     COOKIE,
@@ -35,20 +38,8 @@ const PROTECTED: [HeaderName; 11] = [
     X_FORWARDED_FOR,
     X_FORWARDED_HOST,
     X_FORWARDED_PORT,
+    X_FORWARDED_PREFIX,
     X_FORWARDED_PROTO,
-    X_REAL_IP,
-    X_REQUEST_ID,
-];
-
-/// Headers that tell an application who the client is. CGI-like servers read
-/// `X_Real_IP` as `X-Real-IP`, so the spelling with underscores is dropped too.
-const FROM_THE_PROXY: [HeaderName; 8] = [
-    FORWARDED,
-    X_FORWARDED_FOR,
-    X_FORWARDED_HOST,
-    X_FORWARDED_PORT,
-    X_FORWARDED_PROTO,
-    X_FORWARDED_SERVER,
     X_REAL_IP,
     X_REQUEST_ID,
 ];
@@ -98,27 +89,6 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes what only a trusted proxy may say about a client. None is trusted yet.
-pub fn strip_forwarded(headers: &mut HeaderMap) {
-    for name in [FORWARDED, X_FORWARDED_PORT, X_FORWARDED_SERVER] {
-        headers.remove(name);
-    }
-    if headers.keys().any(|name| name.as_str().contains('_')) {
-        let disguised: Vec<HeaderName> = headers
-            .keys()
-            .filter(|name| {
-                let plain = name.as_str().replace('_', "-");
-                name.as_str().contains('_')
-                    && FROM_THE_PROXY.iter().any(|owned| owned.as_str() == plain)
-            })
-            .cloned()
-            .collect();
-        for name in disguised {
-            headers.remove(name);
-        }
-    }
-}
-
 /// The request id of a client, if it is one that can be logged and passed on.
 pub fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut given = headers.get_all(X_REQUEST_ID).iter();
@@ -149,6 +119,21 @@ pub fn join_cookies(headers: &mut HeaderMap) {
     let pieces: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if let Ok(joined) = HeaderValue::from_bytes(&pieces.join(&b"; "[..])) {
         headers.insert(COOKIE, joined);
+    }
+}
+
+/// A port as a header value: nearly always the same one, so that is kept.
+#[derive(Debug, Default)]
+pub struct Ports(RefCell<Option<(u16, HeaderValue)>>);
+
+impl Ports {
+    /// The value of this port.
+    pub fn value(&self, port: u16) -> HeaderValue {
+        let mut kept = self.0.borrow_mut();
+        match &*kept {
+            Some((known, value)) if *known == port => value.clone(),
+            _ => kept.insert((port, HeaderValue::from(port))).1.clone(),
+        }
     }
 }
 
@@ -231,19 +216,6 @@ mod tests {
             ]
         );
         assert_eq!(headers[TE], "trailers");
-    }
-
-    #[test]
-    fn a_client_cannot_speak_for_the_proxy() {
-        let mut headers = map(&[
-            ("forwarded", "for=1.2.3.4"),
-            ("x-forwarded-port", "1"),
-            ("X_Forwarded_For", "1.2.3.4"),
-            ("x_real-ip", "1.2.3.4"),
-            ("my_header", "kept"),
-        ]);
-        strip_forwarded(&mut headers);
-        assert_eq!(names(&headers), ["my_header"]);
     }
 
     #[test]

@@ -22,7 +22,8 @@ pub struct Record {
     worker: Rc<Worker>,
     wire: Rc<Wire>,
     pub started: Instant,
-    client: SocketAddr,
+    /// Without its port where a trusted proxy names it.
+    pub client: SocketAddr,
     method: Method,
     uri: Uri,
     pub host: Option<HeaderValue>,

@@ -99,6 +99,7 @@ impl Config {
             problems: Problems::default(),
             proxy_id: proxy_id.unwrap_or_else(|_| HeaderValue::from_static("dovetail-proxy")),
             server_info: server_info.unwrap_or_else(|_| HeaderValue::from_static("dovetail")),
+            https_port: 443,
             connections: 0.into(),
             drain: CancellationToken::new(),
             cut: CancellationToken::new(),

@@ -6,10 +6,13 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use dovetail_routing::entry::Subnet;
 use dovetail_routing::find::{Found, RouteIndex};
-use dovetail_routing::snapshot::{Revision, Route, Snapshot, Tls, UpstreamState};
+use dovetail_routing::snapshot::{Dial, Revision, Route, Snapshot, UpstreamState};
+use http::HeaderValue;
 
 use crate::balance::Rotation;
+use crate::sticky;
 use crate::upstream::{Registry, Upstream};
 
 /// Upstreams that one table may hold; more are refused, and the table before stays.
@@ -24,16 +27,32 @@ pub struct Candidate {
     /// Its part of the route's requests: of 10,000,000, or less when services have no part.
     pub weight: u32,
     pub draining: bool,
+    /// Whether failures take it out, as its service has it.
+    pub is_checked: bool,
 }
 
 /// A route with its upstreams, and where each thread's rotation stands.
 #[derive(Debug)]
 pub struct RouteEntry {
     pub route: Route,
+    /// In the order of the services.
     pub candidates: Box<[Candidate]>,
+    /// Each service's name as a number: see [`sticky`].
+    pub places: Box<[u64]>,
+    /// The context root, if it is taken off the path.
+    pub prefix: Option<HeaderValue>,
+    /// Some requests are answered by the proxy itself: see [`crate::redirect`].
+    pub redirects: bool,
     /// All active upstreams take the same part.
     pub even: bool,
     pub rotations: Box<[Rotation]>,
+}
+
+impl RouteEntry {
+    /// How the upstream at a position is spoken to.
+    pub fn dial(&self, position: usize) -> &Dial {
+        &self.route.services[self.candidates[position].service].dial
+    }
 }
 
 /// What a request is to get.
@@ -54,6 +73,13 @@ pub struct Options {
     pub keepalive_timeout: Duration,
     /// `None` is no limit.
     pub body_bytes_max: Option<u64>,
+    /// Routes without other stickiness keep a client on one upstream.
+    pub ip_hash: bool,
+    /// Where clients reach TLS, for redirects.
+    pub published_ssl_port: Option<u16>,
+    pub drop_underscored_headers: bool,
+    /// Whose word on clients is taken.
+    pub trusted_proxies: Box<[Subnet]>,
 }
 
 /// A snapshot compiled for lookup.
@@ -79,8 +105,6 @@ impl RouteTable {
     pub fn find(&self, host: &str, path: &str) -> Lookup<'_> {
         match self.index.find(host, path) {
             Found::Route(position) => match self.entries.get(position) {
-                // The proxy cannot open a passthrough stream: over plain HTTP it has no such host.
-                Some(entry) if entry.route.tls == Tls::Passthrough => Lookup::UnknownHost,
                 Some(entry) => Lookup::Route(entry),
                 None => Lookup::UnknownHost,
             },
@@ -192,6 +216,10 @@ fn compile(
             send_timeout: options.send_timeout.unwrap_or(Duration::from_secs(600)),
             keepalive_timeout: options.keepalive_timeout.unwrap_or(Duration::from_secs(75)),
             body_bytes_max: options.client_max_body_size.filter(|&limit| limit > 0),
+            ip_hash: options.ip_hash,
+            published_ssl_port: options.published_ssl_port,
+            drop_underscored_headers: options.drop_underscored_headers,
+            trusted_proxies: options.trusted_proxies.as_slice().into(),
         },
     })
 }
@@ -217,10 +245,18 @@ fn compile_route(route: &Route, registry: &mut Registry, threads: usize) -> Rout
                 service: position,
                 weight: if service.weight == 0 { 0 } else { each.max(1) },
                 draining: upstream.state == UpstreamState::Draining,
+                is_checked: service.dial.max_fails > 0,
             });
         }
     }
+    let places = route.services.iter().map(|service| sticky::number(service.name.as_bytes()));
+    let options = &route.options;
+    let root = route.path.as_str();
+    let prefix = (options.rewrite && root != "/").then(|| HeaderValue::from_str(root).ok());
     RouteEntry {
+        places: places.collect(),
+        redirects: options.redirect.is_some() || options.ssl_only || prefix.is_some(),
+        prefix: prefix.flatten(),
         route: route.clone(),
         candidates: candidates.into(),
         even,
@@ -232,7 +268,7 @@ fn compile_route(route: &Route, registry: &mut Registry, threads: usize) -> Rout
 pub(crate) mod tests {
     use super::*;
     use dovetail_routing::snapshot::{
-        Dial, RouteOptions, RouteService, Upstream as SnapshotUpstream,
+        RouteOptions, RouteService, Tls, Upstream as SnapshotUpstream,
     };
 
     /// A route of services with a weight and upstreams: `a` is active, `d` draining.
@@ -269,7 +305,11 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn entry(services: &[(u16, &str)]) -> RouteEntry {
-        compile_route(&route("shop.example", services), &mut Registry::default(), 2)
+        entry_of(&route("shop.example", services))
+    }
+
+    pub(crate) fn entry_of(route: &Route) -> RouteEntry {
+        compile_route(route, &mut Registry::default(), 2)
     }
 
     fn snapshot(revision: u64, routes: Vec<Route>) -> Arc<Snapshot> {

@@ -2,11 +2,20 @@
 //!
 //! Policy for paths: routes are looked up on the very bytes that are forwarded. No
 //! percent-decoding, no removal of `.`, `..` or `//`; the application sees what the
-//! client sent. So `/app/../admin` is looked up, and forwarded, under `/app`.
+//! client sent. So `/app/../admin` is looked up, and forwarded, under `/app`; `%2F` is
+//! no slash and `/%61pp` is not `/app`.
+//!
+//! Where a route takes its context root off, the rest is forwarded as it is, `..` and
+//! `%2F` included. Only the slashes that it begins with become one: of `/app//x` the
+//! rest would be `//x`, which many read as the host `x` instead of a path. It is never
+//! empty: `/app` becomes `/`.
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
+use dovetail_routing::names::ContextRoot;
 use http::header::HOST;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Uri, Version};
 
 /// Longest host name, in bytes (RFC 1035 §2.3.4).
@@ -108,6 +117,25 @@ pub fn host_name(authority: &str) -> Result<Cow<'_, str>, InvalidHost> {
     Ok(if upper { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) })
 }
 
+/// The port in an authority that [`host_name`] takes.
+pub fn port(authority: &str) -> Option<u16> {
+    authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok())
+}
+
+/// What of the target lies below a context root that covers it, with the query.
+pub fn below(root: &ContextRoot, uri: &Uri) -> Option<PathAndQuery> {
+    let below = root.strip(path(uri))?.trim_start_matches('/');
+    let query = uri.query();
+    let mut target = Vec::with_capacity(below.len() + query.map_or(0, str::len) + 2);
+    target.push(b'/');
+    target.extend_from_slice(below.as_bytes());
+    if let Some(query) = query {
+        target.push(b'?');
+        target.extend_from_slice(query.as_bytes());
+    }
+    PathAndQuery::from_maybe_shared(Bytes::from(target)).ok()
+}
+
 /// The path that decides the route. `OPTIONS *` is about the whole host.
 pub fn path(uri: &Uri) -> &str {
     match uri.path() {
@@ -188,6 +216,42 @@ mod tests {
             ("/a?b=c", "/a"),
         ] {
             assert_eq!(path(&uri.parse().expect("a URI")), expected, "{uri}");
+        }
+    }
+
+    #[test]
+    fn what_lies_below_a_root_is_a_path_and_never_a_host() {
+        for (root, uri, expected) in [
+            ("/app", "/app", Some("/")),
+            ("/app", "/app/", Some("/")),
+            ("/app", "/app?b=/app", Some("/?b=/app")),
+            ("/app", "/app/x/?", Some("/x/?")),
+            ("/app", "/app//evil.example/x", Some("/evil.example/x")),
+            ("/app", "/app///", Some("/")),
+            ("/app", "/app/a//b", Some("/a//b")),
+            ("/app", "/app/../x", Some("/../x")),
+            ("/app", "/app/%2F/%2e%2e", Some("/%2F/%2e%2e")),
+            ("/app", "/apple", None),
+            ("/app", "/%61pp/x", None),
+            ("/a/b", "/a/b/c", Some("/c")),
+        ] {
+            let (root, uri) = (root.parse().expect("a root"), uri.parse().expect("a URI"));
+            let found = below(&root, &uri);
+            assert_eq!(found.as_ref().map(PathAndQuery::as_str), expected, "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_port_stands_behind_the_last_colon() {
+        for (authority, expected) in [
+            ("shop.example:8080", Some(8_080)),
+            ("shop.example", None),
+            ("shop.example:", None),
+            ("[::1]:80", Some(80)),
+            ("[::1]", None),
+            ("shop.example:99999", None),
+        ] {
+            assert_eq!(port(authority), expected, "{authority}");
         }
     }
 }

@@ -1,9 +1,12 @@
 //! An upstream as the whole proxy knows it: who it is, and whether it fails.
 //!
-//! Passive checks: `max_fails` connection errors or time-outs within
-//! `fail_timeout` take an upstream out for `fail_timeout`. Answers of the
-//! application, 5xx included, say nothing about the connection and do not count.
-//! The state is this proxy's own, shared by its threads.
+//! Passive checks: `max_fails` connection errors or time-outs within `fail_timeout`
+//! take an upstream out for `fail_timeout`. Answers of the application say nothing
+//! about the connection; those of 5xx count where a service asks for it.
+//!
+//! The state is the upstream's, and this proxy's own, shared by its threads. The
+//! thresholds are those of the service under which the failure was seen: an upstream
+//! of two services is out for both, except for one whose `max_fails` is 0.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,12 +16,11 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use dovetail_routing::names::TaskId;
+use dovetail_routing::snapshot::Dial;
 use http::HeaderValue;
 
-/// Failures within [`FAIL_TIMEOUT_MS`] that take an upstream out.
-pub const MAX_FAILS: u32 = 3;
-/// How long failures are counted together, and how long an upstream stays out.
-pub const FAIL_TIMEOUT_MS: u64 = 10_000;
+use crate::sticky;
+
 /// How long one request alone tries an upstream that was out.
 const PROBE_MS: u64 = 2_000;
 
@@ -37,6 +39,8 @@ pub struct Upstream {
     pub task: Option<TaskId>,
     /// The address, as `x-upstream-addr` says it.
     pub header: HeaderValue,
+    /// The task, or the address where there is none, as a number: see [`sticky`].
+    pub place: u64,
     /// Whether idle connections to it are worth keeping.
     kept: AtomicBool,
     fails: AtomicU32,
@@ -54,11 +58,16 @@ impl Upstream {
     fn new(id: u64, address: SocketAddr, task: Option<TaskId>) -> Self {
         let header = HeaderValue::from_str(&address.to_string())
             .unwrap_or_else(|_| HeaderValue::from_static("-"));
+        let place = match &task {
+            Some(task) => sticky::number(task.as_str().as_bytes()),
+            None => sticky::number(header.as_bytes()),
+        };
         Self {
             id,
             address,
             task,
             header,
+            place,
             kept: AtomicBool::new(true),
             fails: AtomicU32::new(0),
             fails_since_ms: AtomicU64::new(0),
@@ -101,20 +110,24 @@ impl Upstream {
     ///
     /// Threads may count past each other by one or two, which no one can tell
     /// from a failure that came a moment earlier.
-    pub fn failed(&self, now_ms: u64) -> bool {
+    pub fn failed(&self, now_ms: u64, dial: &Dial) -> bool {
+        if dial.max_fails == 0 {
+            return false;
+        }
+        let timeout = u64::try_from(dial.fail_timeout.as_millis()).unwrap_or(u64::MAX / 2);
         let since = self.fails_since_ms.load(Ordering::Relaxed);
-        if self.fails.load(Ordering::Relaxed) == 0 || now_ms.saturating_sub(since) > FAIL_TIMEOUT_MS
-        {
+        if self.fails.load(Ordering::Relaxed) == 0 || now_ms.saturating_sub(since) > timeout {
             self.fails.store(0, Ordering::Relaxed);
             self.fails_since_ms.store(now_ms, Ordering::Relaxed);
         }
-        if self.fails.fetch_add(1, Ordering::Relaxed) + 1 < MAX_FAILS {
+        if self.fails.fetch_add(1, Ordering::Relaxed) + 1 < dial.max_fails {
             return false;
         }
         // The next failure after that takes it out again at once.
-        self.fails.store(MAX_FAILS - 1, Ordering::Relaxed);
-        self.fails_since_ms.store(now_ms + FAIL_TIMEOUT_MS, Ordering::Relaxed);
-        self.out_until_ms.swap(now_ms + FAIL_TIMEOUT_MS, Ordering::Relaxed) <= now_ms
+        let until = now_ms.saturating_add(timeout);
+        self.fails.store(dial.max_fails - 1, Ordering::Relaxed);
+        self.fails_since_ms.store(until, Ordering::Relaxed);
+        self.out_until_ms.swap(until, Ordering::Relaxed) <= now_ms
     }
 }
 
@@ -153,6 +166,7 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn upstream() -> Upstream {
         Upstream::new(1, "127.0.0.1:80".parse().expect("an address"), None)
@@ -160,31 +174,46 @@ mod tests {
 
     #[test]
     fn three_failures_in_ten_seconds_take_an_upstream_out_for_ten() {
-        let upstream = upstream();
-        assert!(!upstream.failed(1_000));
-        assert!(!upstream.failed(2_000));
+        let (upstream, dial) = (upstream(), Dial::default());
+        assert!(!upstream.failed(1_000, &dial));
+        assert!(!upstream.failed(2_000, &dial));
         assert!(!upstream.is_out(2_000));
-        assert!(upstream.failed(3_000));
+        assert!(upstream.failed(3_000, &dial));
         assert!(upstream.is_out(3_000) && upstream.is_out(12_999));
         assert!(!upstream.is_out(13_000));
         // One request tries it, the others wait for what comes of that.
         upstream.picked(13_000);
         assert!(upstream.is_out(13_001) && !upstream.is_out(15_000));
         // One more failure after that is enough.
-        upstream.failed(14_000);
+        upstream.failed(14_000, &dial);
         assert!(upstream.is_out(14_000) && upstream.is_out(23_999));
         upstream.succeeded();
         assert!(!upstream.is_out(14_000));
-        assert!(!upstream.failed(15_000));
+        assert!(!upstream.failed(15_000, &dial));
     }
 
     #[test]
     fn failures_far_apart_are_forgotten() {
-        let upstream = upstream();
+        let (upstream, dial) = (upstream(), Dial::default());
         for at in [1_000, 12_000, 23_000, 34_000] {
-            assert!(!upstream.failed(at));
+            assert!(!upstream.failed(at, &dial));
         }
         assert!(!upstream.is_out(34_000));
+    }
+
+    #[test]
+    fn thresholds_are_those_of_the_service_that_saw_the_failure() {
+        let upstream = upstream();
+        let once = Dial { max_fails: 1, fail_timeout: Duration::from_secs(2), ..Dial::default() };
+        let never = Dial { max_fails: 0, ..Dial::default() };
+        for _ in 0..10 {
+            assert!(!upstream.failed(1_000, &never));
+        }
+        assert!(!upstream.is_out(1_000));
+        assert!(upstream.failed(1_000, &once));
+        assert!(upstream.is_out(2_999) && !upstream.is_out(3_000));
+        // Not at all counts for the moment that a failure comes, not for the time before.
+        assert!(!upstream.failed(3_500, &never) && !upstream.is_out(3_500));
     }
 
     #[test]

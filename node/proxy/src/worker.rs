@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access_log::AccessLog;
 use crate::conn;
+use crate::headers::Ports;
 use crate::pool::Pool;
 use crate::problems::Problems;
 use crate::secrets::Secrets;
@@ -41,6 +42,8 @@ pub struct Shared {
     pub problems: Problems,
     pub proxy_id: HeaderValue,
     pub server_info: HeaderValue,
+    /// Where TLS is taken, for redirects.
+    pub https_port: u16,
     /// Open downstream connections of all threads.
     pub connections: AtomicUsize,
     /// Cancelled when the drain begins.
@@ -78,6 +81,7 @@ pub struct Worker {
     pub thread: usize,
     pub pool: Pool,
     pub telemetry: Telemetry,
+    pub ports: Ports,
     phase: watch::Sender<Phase>,
     lame: Cell<bool>,
     gauge: Gauge,
@@ -91,6 +95,7 @@ impl Worker {
             thread,
             pool: Pool::default(),
             telemetry: Telemetry::default(),
+            ports: Ports::default(),
             phase: watch::Sender::new(Phase::Serving),
             lame: Cell::new(false),
             gauge: telemetry::connections(),
