@@ -4,10 +4,12 @@
 //! UCP 2) makes the whole set count: one bad value, and the new intent is invalid, so
 //! that the last valid one stays in force.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::fact::{LABEL_VALUE_BYTES_MAX, LabelValue, Network, Scale, Service};
-use crate::names::{NetworkId, SecretName};
+use crate::names::{NetworkId, Port, SecretName};
 use crate::problem::Trouble;
-use crate::snapshot::RouteHost;
+use crate::snapshot::{Redirect, RouteHost, Sticky};
 
 mod backend;
 mod duration;
@@ -25,7 +27,6 @@ pub(crate) use known::{
     STICKY_SESSION_COOKIE,
 };
 
-use hrm::Hrm;
 use known::{CONTEXT_ROOT, STACK, WEBSOCKET_ENDPOINTS};
 
 /// What is recorded of the objects that labels name.
@@ -75,6 +76,17 @@ fn in_stack(service: &Service, name: &str) -> Option<String> {
     stack(service).map(|stack| format!("{stack}_{name}"))
 }
 
+/// What the labels that publish ask for; those of the mesh say more than hosts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Asked {
+    hosts: BTreeSet<RouteHost>,
+    default_backend: bool,
+    port: Option<Port>,
+    passthrough: bool,
+    sticky: Sticky,
+    redirects: BTreeMap<RouteHost, Redirect>,
+}
+
 struct Labels<'a> {
     service: &'a Service,
     seen: Seen<'a>,
@@ -102,16 +114,18 @@ impl<'a> Labels<'a> {
             return Reading::Withdrawn;
         }
         // All are read before any is given up, so that all troubles are named at once.
-        let asked = if publishes {
-            let (hosts, default_backend) = (self.hosts(), default_backend);
-            hosts.zip(default_backend).map(|(hosts, default_backend)| Hrm {
-                hosts,
-                default_backend,
-                ..Hrm::default()
-            })
-        } else {
-            self.hrm(&hrm)
-        };
+        let asked =
+            if publishes {
+                let asked = self.hosts().zip(default_backend).map(|(hosts, default_backend)| {
+                    Asked { hosts, default_backend, ..Asked::default() }
+                });
+                if let Some(asked) = &asked {
+                    self.hrm_beside(&hrm, asked);
+                }
+                asked
+            } else {
+                self.hrm(&hrm)
+            };
         let path = self.parsed(CONTEXT_ROOT).map(Option::unwrap_or_default);
         let service_cluster = self.parsed(SERVICE_CLUSTER).map(Option::unwrap_or_default);
         let exclusive = self.boolean(EXCLUSIVE);
@@ -150,11 +164,16 @@ impl<'a> Labels<'a> {
         self.troubles.push(Trouble::new(label, value, reason));
     }
 
+    /// Names a label with the value that it has.
+    fn refuse(&mut self, label: &str, reason: impl Into<String>) {
+        let value = self.service.labels.get(label).map(known::shown).unwrap_or_default();
+        self.trouble(label, &value, reason);
+    }
+
     /// Names a label that is right, and does nothing beside another.
     fn has_no_effect(&mut self, label: &str, because: &str) {
-        if let Some(value) = self.service.labels.get(label) {
-            let reason = format!("has no effect: {because}");
-            self.troubles.push(Trouble::new(label, &known::shown(value), reason));
+        if self.has(label) {
+            self.refuse(label, format!("has no effect: {because}"));
         }
     }
 
@@ -223,8 +242,8 @@ impl<'a> Labels<'a> {
         {
             return Some(Some(name));
         }
-        let also = in_stack.map(|name| format!(", nor of {name}")).unwrap_or_default();
-        let reason = format!("no secret of this name exists{also}: it is waited for");
+        let also = in_stack.map(|name| format!(" or of {name}")).unwrap_or_default();
+        let reason = format!("Docker lists no secret of this name{also}: it is waited for");
         self.trouble(label, given.as_str(), reason);
         Some(Some(given))
     }

@@ -1,12 +1,11 @@
 //! Labels that say how a service's upstreams are reached, and when one is failing.
 
-use super::hrm::Hrm;
 use super::intent::{BackendMode, BackendTls, Upstreams};
 use super::known::{
     BACKEND_MODE, FAIL_ON, FAIL_TIMEOUT, MAX_FAILS, NETWORK, PORT, PROTOCOL, SSL_BACKEND,
     SSL_BACKEND_CA, SSL_BACKEND_NAME, SSL_BACKEND_TLS_VERIFY,
 };
-use super::{Labels, duration, network};
+use super::{Asked, Labels, duration, hrm, network};
 use crate::fact::EndpointMode;
 use crate::names::{Host, NetworkId, Port};
 use crate::snapshot::{Dial, RouteHost, UpstreamProtocol};
@@ -15,9 +14,13 @@ use crate::snapshot::{Dial, RouteHost, UpstreamProtocol};
 const MAX_FAILS_MAX: u32 = 1_000_000;
 
 impl Labels<'_> {
-    pub(super) fn upstreams(&mut self, publishes: bool, asked: Option<&Hrm>) -> Option<Upstreams> {
+    pub(super) fn upstreams(
+        &mut self,
+        publishes: bool,
+        asked: Option<&Asked>,
+    ) -> Option<Upstreams> {
         let port = self.port(publishes, asked);
-        let network = self.network();
+        let network = self.network(publishes);
         let mode = self.backend_mode();
         let tls = self.backend_tls(asked);
         let protocol = self.word(
@@ -45,7 +48,7 @@ impl Labels<'_> {
     }
 
     /// `publishes`: labels of Interlock ask for it, whose port has a label of its own.
-    fn port(&mut self, publishes: bool, asked: Option<&Hrm>) -> Option<Port> {
+    fn port(&mut self, publishes: bool, asked: Option<&Asked>) -> Option<Port> {
         match self.parsed(PORT)? {
             Some(port) => Some(port),
             None if publishes => {
@@ -74,8 +77,14 @@ impl Labels<'_> {
     }
 
     /// `Some(None)`: each task's only network.
-    fn network(&mut self) -> Option<Option<NetworkId>> {
+    fn network(&mut self, publishes: bool) -> Option<Option<NetworkId>> {
         let wanted = self.text(NETWORK)?;
+        if wanted.is_none() && !publishes {
+            let usual = network::choose(self.service, Some(hrm::NETWORK), self.seen.network);
+            if let Ok(Some(usual)) = usual {
+                return Some(Some(usual));
+            }
+        }
         match network::choose(self.service, wanted, self.seen.network) {
             Ok(network) => Some(network),
             Err(reason) => {
@@ -85,7 +94,7 @@ impl Labels<'_> {
         }
     }
 
-    fn backend_tls(&mut self, asked: Option<&Hrm>) -> Option<Option<BackendTls>> {
+    fn backend_tls(&mut self, asked: Option<&Asked>) -> Option<Option<BackendTls>> {
         let wanted = self.boolean(SSL_BACKEND);
         let verified = self.word(
             SSL_BACKEND_TLS_VERIFY,

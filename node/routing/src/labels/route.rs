@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Labels;
-use super::hrm::Hrm;
 use super::intent::Options;
 use super::known::{
     BACKEND_MODE, CONTEXT_ROOT, CONTEXT_ROOT_REWRITE, HOSTS, IP_HASH, REDIRECTS, SSL_ONLY,
     STICKY_SESSION_COOKIE,
 };
+use super::{Asked, Labels};
 use crate::fact::HOSTS_MAX;
 use crate::names::{ContextRoot, CookieName};
 use crate::snapshot::{Redirect, RouteHost, Sticky, redirect};
@@ -58,7 +57,7 @@ impl Labels<'_> {
         valid
     }
 
-    pub(super) fn options(&mut self, asked: Option<&Hrm>) -> Option<Options> {
+    pub(super) fn options(&mut self, asked: Option<&Asked>) -> Option<Options> {
         let rewrite = self.boolean(CONTEXT_ROOT_REWRITE);
         if rewrite == Some(true) && !self.has(CONTEXT_ROOT) {
             self.has_no_effect(CONTEXT_ROOT_REWRITE, "there is no com.docker.lb.context_root");
@@ -74,7 +73,7 @@ impl Labels<'_> {
         })
     }
 
-    fn sticky(&mut self, asked: Option<&Hrm>) -> Option<Sticky> {
+    fn sticky(&mut self, asked: Option<&Asked>) -> Option<Sticky> {
         let cookie = self.parsed::<CookieName>(STICKY_SESSION_COOKIE);
         let ip_hash = self.boolean(IP_HASH);
         if self.text(BACKEND_MODE) == Some(Some("vip")) {
@@ -97,7 +96,7 @@ impl Labels<'_> {
     }
 
     /// Pairs of a host and where its requests are sent: `src,target;src,target;`.
-    fn redirects(&mut self, asked: Option<&Hrm>) -> Option<BTreeMap<RouteHost, Redirect>> {
+    fn redirects(&mut self, asked: Option<&Asked>) -> Option<BTreeMap<RouteHost, Redirect>> {
         let Some(text) = self.text(REDIRECTS)? else {
             return Some(asked.map(|asked| asked.redirects.clone()).unwrap_or_default());
         };
@@ -148,7 +147,7 @@ impl Labels<'_> {
 }
 
 /// The trimmed items of a list, but for empty ones.
-fn items(list: &str, separator: char) -> impl Iterator<Item = &str> {
+pub(super) fn items(list: &str, separator: char) -> impl Iterator<Item = &str> {
     list.split(separator).map(str::trim).filter(|item| !item.is_empty())
 }
 

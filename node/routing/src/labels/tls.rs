@@ -1,12 +1,11 @@
 //! Labels that say what becomes of TLS on a service's hosts.
 
-use super::Labels;
-use super::hrm::Hrm;
 use super::intent::Options;
 use super::known::{
     CLIENT_CA_CERT, CONTEXT_ROOT, CONTEXT_ROOT_REWRITE, PROTOCOL, SSL_BACKEND, SSL_CERT, SSL_KEY,
     SSL_PASSTHROUGH, STICKY_SESSION_COOKIE,
 };
+use super::{Asked, Labels};
 use crate::names::ContextRoot;
 use crate::snapshot::{Certificate, Sticky, Tls};
 
@@ -14,7 +13,7 @@ impl Labels<'_> {
     /// What becomes of TLS, and whether that alone forbids plain HTTP.
     pub(super) fn tls(
         &mut self,
-        asked: Option<&Hrm>,
+        asked: Option<&Asked>,
         path: Option<&ContextRoot>,
         options: Option<&Options>,
     ) -> Option<(Tls, bool)> {
@@ -34,7 +33,7 @@ impl Labels<'_> {
         let mut valid = true;
         for label in [SSL_KEY, CLIENT_CA_CERT] {
             if self.has(label) && !self.has(SSL_CERT) {
-                self.refuse(label, &format!("needs {SSL_CERT}: without it no TLS ends here"));
+                self.refuse(label, format!("needs {SSL_CERT}: without it no TLS ends here"));
                 valid = false;
             }
         }
@@ -78,10 +77,5 @@ impl Labels<'_> {
             self.has_no_effect(label, "the stream is passed through as the client sends it");
         }
         valid
-    }
-
-    fn refuse(&mut self, label: &str, reason: &str) {
-        let value = self.service.labels.get(label).map(super::known::shown).unwrap_or_default();
-        self.trouble(label, &value, reason);
     }
 }

@@ -81,7 +81,7 @@ pub(crate) fn node(name: &str, words: Words<'_>, version: u64) -> SwarmNode {
 }
 
 /// `service NAME [@networks=A,B] [@replicas=N|@global|@job] [@vip=NET:IP] [@dnsrr]
-/// [@stack=NAME] [@created=TIME] [@update=STATE] LABEL=VALUE …`; labels without a dot
+/// [@host_ports=TARGET:PUBLISHED,…] [@stack=NAME] [@created=TIME] [@update=STATE] LABEL=VALUE …`; labels without a dot
 /// are Interlock's, `LABEL=many(N)` is N hosts, `LABEL=oversized(N)` N bytes.
 pub(crate) fn service(name: &str, words: Words<'_>, version: u64) -> Service {
     let mut service = Service {
@@ -116,6 +116,7 @@ pub(crate) fn service(name: &str, words: Words<'_>, version: u64) -> Service {
                 let (name, ip) = value.split_once(':').expect("NETWORK:IP");
                 service.vips.push(address_on((&format!("net-{name}"), ip)));
             }
+            Some("host_ports") => service.host_ports = host_ports(value),
             Some("dnsrr") => service.endpoint_mode = EndpointMode::Dnsrr,
             Some("stack") => {
                 let text = LabelValue::Text(value.into());

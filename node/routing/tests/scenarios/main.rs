@@ -73,14 +73,23 @@ stories! {
     a_virtual_address
     an_oversized_label
     another_swarm_is_seen
+    certificates
+    certificates_of_clients
     commands_are_idempotent
     configuration_reaches_the_snapshot
     default_backend
     host_mode
+    how_upstreams_are_spoken_to
     labels_of_the_routing_mesh
     misspelt_labels
+    one_kind_of_tls_on_a_route
+    options_of_a_route
     paths_on_one_host
+    redirects
     service_clusters
+    services_that_may_not_merge
+    seven_faults
+    streams_that_are_passed_through
     the_incumbent_is_exclusive
     two_services_share_a_host
     undialable_addresses
