@@ -53,6 +53,7 @@ fn run() -> Result<(), Failure> {
     let access_log = std::env::var("ACCESS_LOG").unwrap_or_else(|_| "none".to_owned());
     let server = Config {
         http,
+        https: None,
         threads: std::env::var("THREADS").map_or(Ok(1), |threads| threads.parse())?,
         name: "fixed".to_owned(),
         access_log: access_log.parse::<AccessLogTarget>()?,
@@ -64,7 +65,7 @@ fn run() -> Result<(), Failure> {
         },
     }
     .build()?;
-    server.shared().table.replace(&snapshot)?;
+    server.shared().put_in_force(&snapshot)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut running = server.start()?;

@@ -52,13 +52,14 @@ pub struct Args {
     /// Where plain HTTP requests are taken: HTTP/1.1, and HTTP/2 with prior knowledge.
     #[arg(long, env = "DOVETAIL_HTTP", value_name = "IP:PORT")]
     pub http: SocketAddr,
-    /// Where TLS is taken. Not served yet: said in the log, and not listened on.
+    /// Where TLS is taken: HTTP/1.1 and HTTP/2, by the certificates that routes name.
     #[arg(long, env = "DOVETAIL_HTTPS", value_name = "IP:PORT")]
     pub https: Option<SocketAddr>,
     /// Folder for the copy of the routes in force, with which a proxy starts without a core.
     #[arg(long, env = "DOVETAIL_DATA_DIR", value_name = "DIR")]
     pub data_dir: PathBuf,
-    /// Folder with certificates and keys of hosts. Not read yet, as with --https.
+    /// Folder with the certificates and keys that routes name: one file for each secret.
+    /// Read again when they change.
     #[arg(long, env = "DOVETAIL_SECRETS_DIR", value_name = "DIR")]
     pub secrets_dir: Option<PathBuf>,
     /// The service cluster whose routes this proxy serves; the default one is empty.

@@ -17,17 +17,20 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::body::{ResponseBody, Streaming};
+use crate::carrier::Carrier;
 use crate::forward::{Answered, AnsweredBody, forward};
+use crate::passthrough::{self, Passthrough};
 use crate::record::Record;
 use crate::respond::ProxyError;
 use crate::stream::{ClientStream, Expiry, Patience, Socket, Wire, is_closed};
+use crate::tls::handshake::{self, Opened};
 use crate::tunnel::{self, Tunnel};
-use crate::worker::{Phase, Worker};
+use crate::worker::{Phase, Port, Worker};
 
 /// The client connection preface of HTTP/2 (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -72,19 +75,35 @@ impl std::fmt::Debug for Downstream {
 }
 
 /// Serves a connection until it ends.
-pub async fn run(worker: Rc<Worker>, tcp: TcpStream, client: SocketAddr) {
+pub async fn run(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, port: Port) {
     let mut phase = worker.phase();
     // A socket that refuses has ended, which its next use tells.
     let _ = tcp.set_nodelay(true);
-    let patience = worker.patience();
-    let Some((first, http2)) = sniff(&tcp, &patience, &mut phase).await else { return };
-    let stream = ClientStream::new(tcp, first, http2);
+    let client = peer;
+    let (carrier, first, http2, tls) = match port {
+        Port::Http => {
+            let patience = worker.patience();
+            let Some((first, http2)) = sniff(&tcp, &patience, &mut phase).await else { return };
+            (Carrier::Plain(tcp), first, http2, None)
+        }
+        Port::Https => match open(&worker, tcp, client, &mut phase).await {
+            Some(Opened::Terminated { stream, tls, http2 }) => {
+                (Carrier::Tls(stream), Bytes::new(), http2, Some(tls))
+            }
+            Some(Opened::Passthrough { table, entry, tcp, raw, name }) => {
+                let stream = Passthrough { table, entry, client, tcp, raw, name };
+                return passthrough::run(&worker, stream, &mut phase).await;
+            }
+            None => return,
+        },
+    };
+    let stream = ClientStream::new(carrier, first, http2);
     let ip = client.ip().to_canonical().to_string();
     let down = Rc::new(Downstream {
         wire: stream.wire(),
-        peer: client,
+        peer,
         client,
-        tls: None,
+        tls,
         client_ip: HeaderValue::from_str(&ip).unwrap_or_else(|_| HeaderValue::from_static("-")),
         tunnel: RefCell::default(),
         worker,
@@ -94,6 +113,35 @@ pub async fn run(worker: Rc<Worker>, tcp: TcpStream, client: SocketAddr) {
     } else {
         serve_http1(down, stream, phase).await
     }
+}
+
+/// Makes of a connection on the TLS port what its handshake says, within its deadline.
+async fn open(
+    worker: &Worker,
+    tcp: TcpStream,
+    client: SocketAddr,
+    phase: &mut watch::Receiver<Phase>,
+) -> Option<Opened> {
+    let opened = tokio::select! {
+        biased;
+        _ = phase.wait_for(|phase| *phase >= Phase::Closing) => return None,
+        opened = tokio::time::timeout(
+            worker.shared.limits.head_timeout,
+            handshake::open(worker, tcp, Bytes::new()),
+        ) => opened,
+    };
+    match opened {
+        Ok(Ok(opened)) => return Some(opened),
+        Ok(Err(refused)) => {
+            worker.telemetry.handshake(refused.kind());
+            tracing::debug!(%client, error = %dovetail_process::chain(&refused), "handshake refused");
+        }
+        Err(_) => {
+            worker.telemetry.handshake("timeout");
+            tracing::debug!(%client, "handshake not finished in time");
+        }
+    }
+    None
 }
 
 /// Reads the first bytes, which tell the protocol.
@@ -298,7 +346,7 @@ async fn answer(
 
 /// Reads on for a moment after a refusal: closing at once would make the kernel reset
 /// the connection, and the client would never see why.
-async fn linger(mut tcp: TcpStream) {
+pub async fn linger(mut tcp: impl AsyncRead + AsyncWrite + Unpin) {
     let drained = async {
         // An error here is the end as well.
         let _ = tcp.shutdown().await;

@@ -9,7 +9,6 @@
 //! end, and at the end of the grace period what is left is broken off.
 
 use std::io;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,6 +86,7 @@ fn run(parsed: &Parsed<Args>) -> Result<ExitCode, RunError> {
     telemetry::describe();
     let server = Config {
         http: args.http,
+        https: args.https,
         threads,
         name: name.clone(),
         access_log: args.access_log.clone(),
@@ -98,9 +98,6 @@ fn run(parsed: &Parsed<Args>) -> Result<ExitCode, RunError> {
         },
     }
     .build()?;
-    if let Some(https) = args.https {
-        info!(%https, "TLS is not served by this version: not listening there");
-    }
     let feed = dovetail_feed::Config {
         core,
         tls: tls.clone(),
@@ -131,7 +128,7 @@ struct Table {
 
 impl Apply for Table {
     fn apply(&self, snapshot: &Arc<Snapshot>) -> Result<(), String> {
-        self.shared.table.replace(snapshot).map_err(|error| error.to_string())?;
+        self.shared.put_in_force(snapshot).map_err(|error| error.to_string())?;
         self.routes.set_ok();
         Ok(())
     }
@@ -176,10 +173,13 @@ async fn control(
             warn!("no routes yet: requests are answered 503 until they come");
         }
     }
-    let address: SocketAddr = server.address();
+    let (http, https) = (server.address(), server.https_address());
     let mut running = server.start()?;
     listening.set_ok();
-    info!(http = %address, "listening");
+    match https {
+        Some(https) => info!(%http, %https, "listening"),
+        None => info!(%http, "listening"),
+    }
 
     tokio::select! {
         biased;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use dovetail_routing::names::SecretName;
@@ -14,6 +15,10 @@ const SECRET_BYTES_MAX: u64 = 500 * 1_024;
 pub struct Secrets {
     dir: Option<PathBuf>,
 }
+
+/// The file of a secret as it was at one moment: which one, how large, when written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp(Option<(u64, u64, u64, (i64, i64), (i64, i64))>);
 
 /// A secret that cannot be used. Its content is never part of it.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +45,17 @@ impl Secrets {
     /// The folder, if there is one.
     pub fn dir(&self) -> Option<&std::path::Path> {
         self.dir.as_deref()
+    }
+
+    /// By what a change of a secret is noticed. Blocks.
+    pub fn stamp(&self, name: &SecretName) -> Stamp {
+        let path = self.dir.as_ref().map(|dir| dir.join(name.as_str()));
+        // Follows links, which is how folders are often replaced.
+        let metadata = path.and_then(|path| std::fs::metadata(path).ok());
+        Stamp(metadata.map(|file| {
+            let changed = (file.ctime(), file.ctime_nsec());
+            (file.dev(), file.ino(), file.size(), (file.mtime(), file.mtime_nsec()), changed)
+        }))
     }
 
     /// The content of a secret. Blocks.

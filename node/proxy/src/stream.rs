@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
 
+use crate::carrier::Carrier;
 use crate::framing::{Framing, Step, Violation};
 
 /// What hyper reads in place of bytes that it must not see: no tokenizer takes a
@@ -76,7 +76,8 @@ pub enum Expiry {
 }
 
 impl Wire {
-    fn new(now: Instant) -> Self {
+    /// Of a connection that begins now.
+    pub fn new(now: Instant) -> Self {
         Self {
             upgrade: Cell::default(),
             waker: RefCell::default(),
@@ -185,13 +186,13 @@ impl Wire {
     }
 }
 
-/// The socket: hyper owns the stream around it, and lends it to nobody.
-pub type Socket = Rc<RefCell<TcpStream>>;
+/// What carries the bytes: hyper owns the stream around it, and lends it to nobody.
+pub type Socket = Rc<RefCell<Carrier>>;
 
 /// Whether the client closed its half, or more, as far as the kernel knows.
 pub fn is_closed(socket: &Socket) -> bool {
     let socket = socket.borrow();
-    let mut ready = pin!(socket.ready(Interest::READABLE | Interest::WRITABLE));
+    let mut ready = pin!(socket.tcp().ready(Interest::READABLE | Interest::WRITABLE));
     // One look: the waker that hyper left is another's, and stays.
     match ready.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Ok(ready)) => ready.is_read_closed() || ready.is_write_closed(),
@@ -213,7 +214,7 @@ pub struct ClientStream {
 
 impl ClientStream {
     /// `held` is what was read to tell HTTP/1 from HTTP/2.
-    pub fn new(inner: TcpStream, held: Bytes, http2: bool) -> Self {
+    pub fn new(inner: Carrier, held: Bytes, http2: bool) -> Self {
         let framing = if http2 { None } else { Some(Framing::default()) };
         let inner = Rc::new(RefCell::new(inner));
         Self { inner, held, framing, wire: Rc::new(Wire::new(Instant::now())) }
@@ -229,10 +230,10 @@ impl ClientStream {
         Rc::clone(&self.wire)
     }
 
-    /// Takes the stream apart, for a tunnel: the socket, and what was read of it.
+    /// Takes the stream apart, for a tunnel: what carries it, and what was read of it.
     ///
     /// `None` while somebody still looks at the socket.
-    pub fn into_parts(self) -> Option<(TcpStream, Bytes)> {
+    pub fn into_parts(self) -> Option<(Carrier, Bytes)> {
         Some((Rc::into_inner(self.inner)?.into_inner(), self.held))
     }
 
@@ -374,7 +375,11 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.get_mut().inner.borrow_mut()).poll_flush(cx)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut *this.inner.borrow_mut()).poll_flush(cx);
+        // TLS takes a little more than the socket did, and only a flush tells.
+        this.note_write(&polled);
+        polled
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -113,6 +113,11 @@ impl RouteTable {
         }
     }
 
+    /// All routes of a lower-case host, or of the wildcard that covers it. Never empty.
+    pub fn host(&self, host: &str) -> Option<&[Arc<RouteEntry>]> {
+        self.entries.get(self.index.host(host)?)
+    }
+
     /// The routes, in the snapshot's order.
     pub fn entries(&self) -> &[Arc<RouteEntry>] {
         &self.entries
@@ -157,6 +162,15 @@ impl SharedTable {
 
     /// Compiles `snapshot` and puts it in force. The subscriber is the only caller.
     pub fn replace(&self, snapshot: &Arc<Snapshot>) -> Result<Revision, TableError> {
+        self.replace_after(snapshot, |_| {})
+    }
+
+    /// The same; `before_it` is done with the new table just before it is in force.
+    pub fn replace_after(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        before_it: impl FnOnce(&Arc<RouteTable>),
+    ) -> Result<Revision, TableError> {
         let before = self.pin();
         if let Some(before) = &before
             && snapshot.revision <= before.revision()
@@ -176,7 +190,9 @@ impl SharedTable {
             .filter(|candidate| !candidate.draining)
             .map(|candidate| candidate.upstream.id)
             .collect();
-        self.in_force.store(Some(Arc::new(table)));
+        let table = Arc::new(table);
+        before_it(&table);
+        self.in_force.store(Some(table));
         registry.keep_only(|upstream| taking.contains(&upstream.id));
         Ok(revision)
     }

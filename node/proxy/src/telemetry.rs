@@ -66,6 +66,17 @@ impl Telemetry {
             .increment(1);
     }
 
+    /// A TLS handshake ended.
+    pub fn handshake(&self, result: &'static str) {
+        metrics::counter!("dovetail_proxy_tls_handshakes_total", "result" => result).increment(1);
+    }
+
+    /// A TLS stream was passed on unopened, or no upstream took it.
+    pub fn passed_through(&self, result: &'static str) {
+        metrics::counter!("dovetail_proxy_passthrough_connections_total", "result" => result)
+            .increment(1);
+    }
+
     /// An upstream was taken out by passive checks.
     pub fn upstream_out(&self) {
         metrics::counter!("dovetail_proxy_upstreams_taken_out_total").increment(1);
@@ -103,6 +114,14 @@ pub fn describe() {
     describe_counter!(
         "dovetail_proxy_connections_ended_total",
         "Downstream connections that the proxy ended, by reason."
+    );
+    describe_counter!(
+        "dovetail_proxy_tls_handshakes_total",
+        "TLS handshakes of clients, by result: full, resumed, or why they were refused."
+    );
+    describe_counter!(
+        "dovetail_proxy_passthrough_connections_total",
+        "TLS streams for hosts with passthrough, by result."
     );
     describe_counter!(
         "dovetail_proxy_upstreams_taken_out_total",

@@ -31,7 +31,7 @@ pub struct Tunnel {
 /// Carries bytes both ways. `early` is what the client sent along with its request.
 pub async fn run(
     tunnel: Tunnel,
-    client: TcpStream,
+    client: impl AsyncRead + AsyncWrite + Unpin,
     early: [Bytes; 2],
     phase: &mut watch::Receiver<Phase>,
 ) {
@@ -77,14 +77,14 @@ pub async fn run(
     record.bytes = received.get();
 }
 
-/// A socket that notes when bytes last passed, and how many were written.
-struct Metered<'m> {
-    inner: TcpStream,
+/// A stream that notes when bytes last passed, and how many were written.
+struct Metered<'m, S> {
+    inner: S,
     last: &'m Cell<Instant>,
     written: &'m Cell<u64>,
 }
 
-impl AsyncRead for Metered<'_> {
+impl<S: AsyncRead + Unpin> AsyncRead for Metered<'_, S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -99,7 +99,7 @@ impl AsyncRead for Metered<'_> {
     }
 }
 
-impl AsyncWrite for Metered<'_> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<'_, S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

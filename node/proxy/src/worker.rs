@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use dovetail_routing::snapshot::{Revision, Snapshot};
 use http::HeaderValue;
 use metrics::Gauge;
 use tokio::net::TcpListener;
@@ -20,8 +21,10 @@ use crate::pool::Pool;
 use crate::problems::Problems;
 use crate::secrets::Secrets;
 use crate::stream::Patience;
-use crate::table::SharedTable;
+use crate::table::{SharedTable, TableError};
 use crate::telemetry::{self, Telemetry};
+use crate::tls::Certificates;
+use crate::tls::handshake::Turns;
 
 /// How often idle upstream connections are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,6 +41,8 @@ pub struct Shared {
     pub limits: Limits,
     pub access: AccessLog,
     pub secrets: Secrets,
+    /// The hosts that speak TLS, and their certificates.
+    pub certificates: Certificates,
     /// What an operator should see of this proxy.
     pub problems: Problems,
     pub proxy_id: HeaderValue,
@@ -52,11 +57,35 @@ pub struct Shared {
     pub cut: CancellationToken,
 }
 
+impl Shared {
+    /// Puts a snapshot in force: its certificates, then its routes. Reads files. The
+    /// subscriber is the only caller.
+    pub fn put_in_force(&self, snapshot: &Arc<Snapshot>) -> Result<Revision, TableError> {
+        // Certificates first: no request for a new route gets by a check of its clients.
+        self.table.replace_after(snapshot, |table| self.certificates.replace(table))
+    }
+}
+
+/// On which of its addresses a connection came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    Http,
+    Https,
+}
+
+/// What a thread listens on.
+#[derive(Debug)]
+pub struct Listeners {
+    pub http: std::net::TcpListener,
+    pub https: Option<std::net::TcpListener>,
+}
+
 /// Limits that no snapshot changes.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub connections_max: usize,
-    /// From the first byte of a head to its end.
+    /// From the first byte of a head to its end, and from the begin of a connection to
+    /// the end of its TLS handshake.
     pub head_timeout: Duration,
     /// Between two reads of a client's body, and while a client takes none of its response.
     pub client_timeout: Duration,
@@ -82,6 +111,7 @@ pub struct Worker {
     pub pool: Pool,
     pub telemetry: Telemetry,
     pub ports: Ports,
+    pub handshakes: Turns,
     phase: watch::Sender<Phase>,
     lame: Cell<bool>,
     gauge: Gauge,
@@ -96,6 +126,7 @@ impl Worker {
             pool: Pool::default(),
             telemetry: Telemetry::default(),
             ports: Ports::default(),
+            handshakes: Turns::default(),
             phase: watch::Sender::new(Phase::Serving),
             lame: Cell::new(false),
             gauge: telemetry::connections(),
@@ -127,8 +158,9 @@ impl Worker {
     }
 
     /// Serves connections until the drain has ended. Runs in a `LocalSet`.
-    pub async fn run(self: Rc<Self>, listener: std::net::TcpListener) -> io::Result<()> {
-        let listener = TcpListener::from_std(listener)?;
+    pub async fn run(self: Rc<Self>, listeners: Listeners) -> io::Result<()> {
+        let http = TcpListener::from_std(listeners.http)?;
+        let https = listeners.https.map(TcpListener::from_std).transpose()?;
         let sweeper = tokio::task::spawn_local({
             let worker = Rc::clone(&self);
             async move {
@@ -139,36 +171,48 @@ impl Worker {
                 }
             }
         });
-        let drain = self.shared.drain.clone();
-        let mut draining = std::pin::pin!(drain.cancelled());
-        loop {
-            tokio::select! {
-                biased;
-                () = draining.as_mut() => break,
-                accepted = listener.accept() => self.accepted(accepted).await,
-            }
-        }
+        tokio::join!(
+            self.accept_until_drain(Some(&http), Port::Http),
+            self.accept_until_drain(https.as_ref(), Port::Https),
+        );
         self.lame.set(true);
         self.phase.send_replace(Phase::Lame);
-        self.empty_backlog(&listener).await;
-        drop(listener);
+        self.empty_backlog(&http, Port::Http).await;
+        if let Some(https) = &https {
+            self.empty_backlog(https, Port::Https).await;
+        }
+        drop((http, https));
         self.wait_for_connections().await;
         sweeper.abort();
         Ok(())
     }
 
+    async fn accept_until_drain(self: &Rc<Self>, listener: Option<&TcpListener>, port: Port) {
+        let Some(listener) = listener else { return };
+        let drain = self.shared.drain.clone();
+        let mut draining = std::pin::pin!(drain.cancelled());
+        loop {
+            tokio::select! {
+                biased;
+                () = draining.as_mut() => return,
+                accepted = listener.accept() => self.accepted(accepted, port).await,
+            }
+        }
+    }
+
     /// Accepts what already stands in the kernel's queue: closing would reset it.
-    async fn empty_backlog(self: &Rc<Self>, listener: &TcpListener) {
+    async fn empty_backlog(self: &Rc<Self>, listener: &TcpListener, port: Port) {
         while let Ok(accepted) =
             tokio::time::timeout(Duration::from_millis(1), listener.accept()).await
         {
-            self.accepted(accepted).await;
+            self.accepted(accepted, port).await;
         }
     }
 
     async fn accepted(
         self: &Rc<Self>,
         accepted: io::Result<(tokio::net::TcpStream, std::net::SocketAddr)>,
+        port: Port,
     ) {
         let (tcp, client) = match accepted {
             Ok(accepted) => accepted,
@@ -185,7 +229,7 @@ impl Worker {
             return;
         }
         tokio::task::spawn_local(async move {
-            conn::run(Rc::clone(&open.worker), tcp, client).await;
+            conn::run(Rc::clone(&open.worker), tcp, client, port).await;
             drop(open);
         });
     }

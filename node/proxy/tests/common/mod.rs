@@ -87,6 +87,8 @@ pub fn snapshot_with(revision: u64, routes: Vec<Route>, options: ProxyOptions) -
 /// The real forwarding code in this process, on a free port.
 pub struct Proxy {
     pub address: SocketAddr,
+    /// Where it takes TLS; its own address unless it was told to.
+    pub https: SocketAddr,
     running: Option<Running>,
 }
 
@@ -98,6 +100,7 @@ impl Proxy {
     pub fn start_with(snapshot: &Arc<Snapshot>, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
             http: ([127, 0, 0, 1], 0).into(),
+            https: None,
             threads: 1,
             name: "proxy-1".into(),
             access_log: AccessLogTarget::None,
@@ -110,14 +113,15 @@ impl Proxy {
         };
         change(&mut config);
         let server = config.build().expect("a free port");
-        server.shared().table.replace(snapshot).expect("a table");
+        server.shared().put_in_force(snapshot).expect("a table");
         let address = server.address();
-        Self { address, running: Some(server.start().expect("threads")) }
+        let https = server.https_address().unwrap_or(address);
+        Self { address, https, running: Some(server.start().expect("threads")) }
     }
 
     pub fn swap(&self, snapshot: &Arc<Snapshot>) {
         let running = self.running.as_ref().expect("it runs");
-        running.shared().table.replace(snapshot).expect("a newer table");
+        running.shared().put_in_force(snapshot).expect("a newer table");
     }
 
     pub async fn drain(mut self, grace: Duration) -> usize {

@@ -1,0 +1,69 @@
+//! Which host a handshake is for, and what it gets there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use dovetail_routing::names::SecretName;
+use dovetail_routing::snapshot::RouteHost;
+
+use super::TlsConfig;
+use crate::table::{RouteEntry, RouteTable};
+
+/// A host's certificate, made ready for handshakes. Shared by all hosts that name the same.
+#[derive(Debug)]
+pub struct HostTls {
+    pub config: TlsConfig,
+    /// The authorities that clients' certificates are checked by; `None` where no client is asked.
+    pub client_ca: Option<SecretName>,
+}
+
+/// What becomes of a connection over TLS.
+#[derive(Clone, Debug)]
+pub enum Mode {
+    Terminate(Arc<HostTls>),
+    /// Its bytes go to an upstream of this route.
+    Passthrough(Arc<RouteEntry>),
+    /// No certificate for this host could be used so far.
+    Unusable,
+}
+
+/// The hosts of one route table that speak TLS.
+#[derive(Debug, Default)]
+pub struct TlsTable {
+    table: Option<Arc<RouteTable>>,
+    hosts: HashMap<RouteHost, Mode>,
+}
+
+impl TlsTable {
+    pub(super) fn new(table: Arc<RouteTable>, hosts: HashMap<RouteHost, Mode>) -> Self {
+        Self { table: Some(table), hosts }
+    }
+
+    /// The routes that its hosts are those of.
+    pub fn routes(&self) -> Option<&Arc<RouteTable>> {
+        self.table.as_ref()
+    }
+
+    /// What a handshake for `name` gets: a lower-case host without a trailing dot.
+    ///
+    /// The host that fits best counts, as for requests; where that one speaks no TLS, and
+    /// where no name was given, the default backend's.
+    pub fn find(&self, name: Option<&str>) -> Option<&Mode> {
+        let named = name.and_then(|name| self.named(name));
+        named.or_else(|| self.hosts.get(&RouteHost::Default))
+    }
+
+    /// The same for a request's host: none for a host that speaks no TLS.
+    pub fn of_request(&self, host: &str) -> Option<&Mode> {
+        let table = self.table.as_ref()?;
+        match table.host(host) {
+            Some(routes) => self.hosts.get(&routes.first()?.route.host),
+            None => self.hosts.get(&RouteHost::Default),
+        }
+    }
+
+    fn named(&self, name: &str) -> Option<&Mode> {
+        let routes = self.table.as_ref()?.host(name)?;
+        self.hosts.get(&routes.first()?.route.host)
+    }
+}
