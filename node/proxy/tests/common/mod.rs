@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 pub mod process;
+pub mod tls;
 pub mod upstream;
 
 use std::net::SocketAddr;
@@ -122,6 +123,11 @@ impl Proxy {
     pub fn swap(&self, snapshot: &Arc<Snapshot>) {
         let running = self.running.as_ref().expect("it runs");
         running.shared().put_in_force(snapshot).expect("a newer table");
+    }
+
+    /// What an operator should see of it.
+    pub fn problems(&self) -> &dovetail_proxy::problems::Problems {
+        &self.running.as_ref().expect("it runs").shared().problems
     }
 
     pub async fn drain(mut self, grace: Duration) -> usize {
