@@ -97,13 +97,26 @@ impl Args {
     }
 }
 
+/// The flags by name, with their aliases.
+pub(crate) fn flags() -> Vec<String> {
+    let command = <Args as clap::CommandFactory>::command();
+    let names = command.get_arguments().flat_map(|flag| {
+        let aliases = flag.get_all_aliases().unwrap_or_default();
+        flag.get_long().into_iter().chain(aliases).map(str::to_owned)
+    });
+    names.collect()
+}
+
 /// Keys of the file that are no flags: what they say enters the log.
 pub(crate) const CLUSTER_KEYS: &[&str] =
     &["PollInterval", "Extensions", "EndpointOverride", "dovetail"];
 
-/// `IP:PORT`, or `:PORT` as Interlock writes it.
+/// `IP:PORT`, or `:PORT` or `PORT` as Interlock writes it.
 fn parse_listen(given: &str) -> Result<SocketAddr, String> {
-    let full = if given.starts_with(':') { format!("0.0.0.0{given}") } else { given.to_owned() };
+    let full = match given.strip_prefix(':').unwrap_or(given) {
+        port if port.parse::<u16>().is_ok() => format!("0.0.0.0:{port}"),
+        _ => given.to_owned(),
+    };
     full.parse().map_err(|_| "is not IP:PORT".to_owned())
 }
 
@@ -183,6 +196,22 @@ impl fmt::Display for Members {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_may_be_a_port_alone() {
+        for given in ["0.0.0.0:8080", ":8080", "8080"] {
+            assert_eq!(parse_listen(given), Ok(([0, 0, 0, 0], 8_080).into()), "{given}");
+        }
+        assert!(parse_listen("core-1").is_err() && parse_listen(":99999").is_err());
+    }
+
+    #[test]
+    fn every_flag_is_known_to_those_who_only_read_the_file() {
+        for flag in flags() {
+            let known = dovetail_config::FLAGS.contains(&flag.as_str());
+            assert!(known || flag == "config", "--{flag} is missing from dovetail_config::FLAGS");
+        }
+    }
 
     #[test]
     fn members_are_one_three_or_five_distinct_addresses() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use dovetail_control::config::{self as cluster_config, ClusterKeys};
+use dovetail_config::ClusterKeys;
 use dovetail_control::fleet::Fleet;
 use dovetail_control::ports::{QuorumView, Slot};
 use dovetail_control::reconcile;
@@ -169,16 +169,9 @@ fn start_jobs(core: &MemberCore, slot: Slot, keys: ClusterKeys, readiness: &Read
 
 /// What the file says about the cluster; keys without effect are warned of.
 fn cluster_keys(file: &ConfigFile) -> anyhow::Result<ClusterKeys> {
-    let command = <Args as clap::CommandFactory>::command();
-    let flags: Vec<String> = command
-        .get_arguments()
-        .flat_map(|flag| {
-            let aliases = flag.get_all_aliases().unwrap_or_default();
-            flag.get_long().into_iter().chain(aliases).map(str::to_owned)
-        })
-        .collect();
+    let flags = crate::args::flags();
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    let keys = cluster_config::parse(file.text(), &flags)
+    let keys = dovetail_config::parse(file.text(), &flags)
         .with_context(|| file.path().display().to_string())?;
     for warning in &keys.warnings {
         warn!(file = %file.path().display(), %warning, "configuration");

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Observe (Docker) ──► reconcile ──► Quorum::propose ──► log
-//!  config ──► seed ─────────┘              │
+//!  a file ──► seed ─────────┘              │
 //!                                          ▼
 //!  proxies ◄── feed ◄──────────── Quorum::state ──► admin ──► operators
 //!     └─ acks ─► fleet ──────────────────────────────┘
@@ -11,7 +11,7 @@
 //! * [`ports`]: what it needs of Raft and of the other members;
 //! * [`observe`]: what it needs of Docker;
 //! * [`reconcile`]: the leader's job: observations become entries;
-//! * [`seed`], [`config`]: a file's cluster keys become an entry;
+//! * [`seed`]: a file's cluster keys become an entry;
 //! * [`feed`], [`fleet`]: snapshots to the subscribers, and what they answered;
 //! * [`admin`]: what operators ask and order;
 //! * [`services`]: all of it as gRPC services; [`vitals`]: readiness and gauges.
@@ -21,7 +21,6 @@
 //! in no entry.
 
 pub mod admin;
-pub mod config;
 pub mod feed;
 pub mod fleet;
 pub mod observe;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dovetail_process::drain::DrainWatch;
+use dovetail_routing::Digest;
 use dovetail_routing::entry::{Applied, ClusterConfig, Command, Payload};
 use tokio::time::sleep;
 
@@ -30,8 +31,9 @@ pub struct Seeder<Q> {
 }
 
 impl<Q: Quorum> Seeder<Q> {
-    /// Seeds the `config` that the file of member `slot` holds.
+    /// Seeds the `config` that the file of member `slot` holds; its source is filled in.
     pub fn new(quorum: Arc<Q>, config: ClusterConfig, slot: Slot, soft: SoftProblems) -> Self {
+        let config = ClusterConfig { source: source_of(&config), ..config };
         Self { quorum, config, actor: format!("dovetail://member/{slot}").into(), soft }
     }
 
@@ -128,29 +130,45 @@ impl<Q: Quorum> Seeder<Q> {
     }
 }
 
+/// A hash of the cluster keys alone: files that differ in a member's own keys, in
+/// comments or in order seed the same configuration.
+fn source_of(config: &ClusterConfig) -> Digest {
+    // The form in which the log carries it says everything, and the same thing once.
+    let config = ClusterConfig { source: Digest::default(), ..config.clone() };
+    Digest(*blake3::hash(&dovetail_proto::convert::encode_config(&config)).as_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use dovetail_process::drain::Drain;
-    use dovetail_routing::Digest;
 
     use super::*;
     use crate::fakes::{FENCE, FakeQuorum, Fate, eventually};
     use crate::ports::ProposeError;
 
-    fn config(source: u8) -> ClusterConfig {
-        let poll_interval = Some(Duration::from_secs(source.into()));
-        ClusterConfig { source: Digest([source; 32]), poll_interval, proxies: Vec::new() }
-    }
-
-    fn seed(quorum: &Arc<FakeQuorum>, drain: &Drain, source: u8) -> SoftProblems {
+    fn seed(quorum: &Arc<FakeQuorum>, drain: &Drain, seconds: u64) -> SoftProblems {
         let soft = SoftProblems::new();
-        let seeder = Seeder::new(Arc::clone(quorum), config(source), 1, soft.clone());
+        let poll_interval = Some(Duration::from_secs(seconds));
+        let config = ClusterConfig { poll_interval, ..ClusterConfig::default() };
+        let seeder = Seeder::new(Arc::clone(quorum), config, 1, soft.clone());
         drain.watch().spawn(seeder.run(drain.watch()));
         soft
     }
 
-    fn source(quorum: &FakeQuorum) -> Option<u8> {
-        quorum.current().config().map(|config| config.source.0[0])
+    /// Which file is in force.
+    fn seeded(quorum: &FakeQuorum) -> Option<u64> {
+        quorum.current().config()?.poll_interval.map(|pause| pause.as_secs())
+    }
+
+    #[test]
+    fn the_source_depends_on_the_cluster_keys_alone() {
+        let source = |text: &str| {
+            let keys = dovetail_config::parse(text, &[]).expect("valid");
+            keys.config.as_ref().map(source_of)
+        };
+        let one = source("PollInterval = \"3s\"\nDockerURL = \"unix:///a\"");
+        assert_eq!(one, source("# ours\nDockerURL = \"tcp://b\"\npollinterval = 3"));
+        assert_ne!(one, source("PollInterval = \"4s\""));
     }
 
     #[tokio::test(start_paused = true)]
@@ -163,7 +181,7 @@ mod tests {
 
         quorum.next(Fate::Fails(ProposeError::Unknown { reason: "lost".to_owned() }));
         quorum.lead(Some(FENCE));
-        eventually("the file is in force", || source(&quorum) == Some(1)).await;
+        eventually("the file is in force", || seeded(&quorum) == Some(1)).await;
         quorum.lead(None);
         quorum.lead(Some(Fence { term: 2, ..FENCE }));
         sleep(Duration::from_secs(60)).await;
@@ -174,7 +192,7 @@ mod tests {
         for (number, file) in [2, 1].into_iter().enumerate() {
             let drain = Drain::new();
             seed(&quorum, &drain, file);
-            eventually("the other file is in force", || source(&quorum) == Some(file)).await;
+            eventually("the other file is in force", || seeded(&quorum) == Some(file)).await;
             assert_eq!(quorum.log().len(), number + 2);
             drain.finish(Duration::from_secs(1)).await;
         }
@@ -184,7 +202,7 @@ mod tests {
         let quorum = FakeQuorum::leader();
         let drain = Drain::new();
         seed(&quorum, &drain, 1);
-        eventually("the first file is in force", || source(&quorum) == Some(1)).await;
+        eventually("the first file is in force", || seeded(&quorum) == Some(1)).await;
         quorum.lead(None);
         let soft = seed(&quorum, &drain, 2);
         eventually("it is told", || !soft.is_empty()).await;

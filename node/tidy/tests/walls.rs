@@ -26,6 +26,11 @@ const WALLS: &[(&str, &[&str])] = &[
             "dovetail-proto",
         ],
     ),
+    // Pure: reads a text that somebody else opened.
+    (
+        "dovetail-config",
+        &["tokio", "bollard", "openraft", "rocksdb", "hyper", "prost", "rustls", "dovetail-proto"],
+    ),
     ("dovetail-proto", &["bollard", "openraft", "rocksdb"]),
     ("dovetail-process", &["bollard", "openraft", "rocksdb", "dovetail-routing"]),
     ("dovetail-feed", &["bollard", "openraft", "rocksdb", "dovetail-control"]),
