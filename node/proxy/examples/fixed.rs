@@ -10,6 +10,7 @@ use std::time::Duration;
 use dovetail_proxy::access_log::AccessLogTarget;
 use dovetail_proxy::secrets::Secrets;
 use dovetail_proxy::server::Config;
+use dovetail_proxy::stream::BODY_RATE_WINDOW;
 use dovetail_proxy::worker::Limits;
 use dovetail_routing::names::ContextRoot;
 use dovetail_routing::snapshot::{
@@ -60,8 +61,10 @@ fn run() -> Result<(), Failure> {
         secrets: Secrets::default(),
         limits: Limits {
             connections_max: 100_000,
+            connections_per_client_max: 0,
             head_timeout: Duration::from_secs(10),
             client_timeout: Duration::from_secs(60),
+            body_rate_window: BODY_RATE_WINDOW,
         },
     }
     .build()?;

@@ -88,6 +88,15 @@ pub struct Args {
     /// Connections of clients at one time; more are closed at once.
     #[arg(long, env = "DOVETAIL_CONNECTIONS_MAX", value_name = "N", default_value_t = 10_000)]
     pub connections_max: usize,
+    /// Connections of one client (an IPv6 client is a /64); more are closed at once. 0 is no
+    /// limit. Trusted proxies may have more, since they speak for many.
+    #[arg(
+        long,
+        env = "DOVETAIL_CONNECTIONS_PER_CLIENT_MAX",
+        value_name = "N",
+        default_value_t = 0
+    )]
+    pub connections_per_client_max: usize,
     /// At the end: how long to say "not ready" before connections are refused.
     #[arg(long, env = "DOVETAIL_DRAIN_NOTICE", value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     pub drain_notice: Duration,

@@ -25,6 +25,7 @@ use crate::body::{ResponseBody, Streaming};
 use crate::carrier::Carrier;
 use crate::forward::{Answered, AnsweredBody, forward};
 use crate::passthrough::{self, Passthrough};
+use crate::proxy_protocol;
 use crate::record::Record;
 use crate::respond::ProxyError;
 use crate::stream::{ClientStream, Expiry, Patience, Socket, Wire, is_closed};
@@ -34,8 +35,9 @@ use crate::worker::{Phase, Port, Worker};
 
 /// The client connection preface of HTTP/2 (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Longest head of a request, in bytes.
+/// Longest head of a request, in bytes, unless configured; and what may be configured.
 const HEAD_BYTES_MAX: u32 = 16 * 1_024;
+const HEAD_BYTES_LIMITS: std::ops::RangeInclusive<u64> = 1_024..=64 * 1_024;
 /// How much of a body may wait in memory for the slower side.
 const BUFFER_BYTES_MAX: usize = 256 * 1_024;
 /// Requests that one HTTP/2 connection may have under way.
@@ -79,14 +81,22 @@ pub async fn run(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, port: Por
     let mut phase = worker.phase();
     // A socket that refuses has ended, which its next use tells.
     let _ = tcp.set_nodelay(true);
-    let client = peer;
+    let deadline = Instant::now() + worker.shared.limits.head_timeout;
+    let Some((client, held)) = client_of(&worker, &tcp, peer, deadline, &mut phase).await else {
+        return;
+    };
+    let Some(_place) = worker.shared.clients.enter(&worker.shared, peer, client) else {
+        worker.telemetry.connection_ended("too_many_of_client");
+        return;
+    };
     let (carrier, first, http2, tls) = match port {
         Port::Http => {
             let patience = worker.patience();
-            let Some((first, http2)) = sniff(&tcp, &patience, &mut phase).await else { return };
+            let sniffed = sniff(&tcp, held, &patience, &mut phase).await;
+            let Some((first, http2)) = sniffed else { return };
             (Carrier::Plain(tcp), first, http2, None)
         }
-        Port::Https => match open(&worker, tcp, client, &mut phase).await {
+        Port::Https => match open(&worker, tcp, held, client, deadline, &mut phase).await {
             Some(Opened::Terminated { stream, tls, http2 }) => {
                 (Carrier::Tls(stream), Bytes::new(), http2, Some(tls))
             }
@@ -115,19 +125,50 @@ pub async fn run(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, port: Por
     }
 }
 
+/// The client, and what was read of the connection to learn it: a PROXY header, where a
+/// trusted proxy is to send one.
+async fn client_of(
+    worker: &Worker,
+    tcp: &TcpStream,
+    peer: SocketAddr,
+    deadline: Instant,
+    phase: &mut watch::Receiver<Phase>,
+) -> Option<(SocketAddr, Bytes)> {
+    let table = worker.shared.table.pin();
+    if !table.is_some_and(|table| proxy_protocol::is_expected(&table, peer.ip())) {
+        return Some((peer, Bytes::new()));
+    }
+    let read = tokio::select! {
+        biased;
+        _ = phase.wait_for(|phase| *phase >= Phase::Closing) => return None,
+        read = tokio::time::timeout_at(deadline.into(), proxy_protocol::read(tcp)) => read,
+    };
+    match read {
+        Ok(Ok((client, held))) => return Some((client.unwrap_or(peer), held)),
+        Ok(Err(error)) => {
+            tracing::debug!(%peer, error = %dovetail_process::chain(&error), "no PROXY header");
+        }
+        Err(_) => tracing::debug!(%peer, "no PROXY header in time"),
+    }
+    worker.telemetry.connection_ended("proxy_header");
+    None
+}
+
 /// Makes of a connection on the TLS port what its handshake says, within its deadline.
 async fn open(
     worker: &Worker,
     tcp: TcpStream,
+    held: Bytes,
     client: SocketAddr,
+    deadline: Instant,
     phase: &mut watch::Receiver<Phase>,
 ) -> Option<Opened> {
     let opened = tokio::select! {
         biased;
         _ = phase.wait_for(|phase| *phase >= Phase::Closing) => return None,
-        opened = tokio::time::timeout(
-            worker.shared.limits.head_timeout,
-            handshake::open(worker, tcp, Bytes::new()),
+        opened = tokio::time::timeout_at(
+            deadline.into(),
+            handshake::open(worker, tcp, held),
         ) => opened,
     };
     match opened {
@@ -147,28 +188,31 @@ async fn open(
 /// Reads the first bytes, which tell the protocol.
 async fn sniff(
     tcp: &TcpStream,
+    held: Bytes,
     patience: &Patience,
     phase: &mut watch::Receiver<Phase>,
 ) -> Option<(Bytes, bool)> {
+    let mut first = Vec::from(held);
     let mut buffer = [0; 2_048];
-    let mut filled = 0;
     loop {
-        let limit = if filled == 0 { patience.idle } else { patience.head };
+        if !first.is_empty() {
+            let compared = first.len().min(PREFACE.len());
+            let http2 = first[..compared] == PREFACE[..compared];
+            if !http2 || compared == PREFACE.len() {
+                return Some((first.into(), http2));
+            }
+        }
+        let limit = if first.is_empty() { patience.idle } else { patience.head };
         tokio::select! {
             biased;
             _ = phase.wait_for(|phase| *phase >= Phase::Closing) => return None,
             ready = tokio::time::timeout(limit, tcp.readable()) => ready.ok()?.ok()?,
         }
-        match tcp.try_read(&mut buffer[filled..]) {
+        match tcp.try_read(&mut buffer) {
             Ok(0) => return None,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Ok(count) => first.extend_from_slice(&buffer[..count]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => return None,
-        }
-        let compared = filled.min(PREFACE.len());
-        let http2 = buffer[..compared] == PREFACE[..compared];
-        if !http2 || compared == PREFACE.len() {
-            return Some((Bytes::copy_from_slice(&buffer[..filled]), http2));
         }
     }
 }
@@ -186,7 +230,7 @@ async fn serve_http1(
     let mut conn = http1::Builder::new()
         .half_close(true)
         .header_read_timeout(None)
-        .max_header_size(HEAD_BYTES_MAX as usize)
+        .max_header_size(down.head_bytes_max() as usize)
         .max_buf_size(BUFFER_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
     let ended = {
@@ -231,7 +275,7 @@ async fn serve_http2(
     let conn = http2::Builder::new(LocalExecutor)
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(HEAD_BYTES_MAX)
+        .max_header_list_size(down.head_bytes_max())
         .max_send_buf_size(BUFFER_BYTES_MAX)
         .initial_stream_window_size(256 * 1_024)
         .initial_connection_window_size(1_024 * 1_024)
@@ -297,6 +341,23 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
 }
 
 impl Downstream {
+    /// Whether a request for this host may come over this connection: see [`TlsTable::may_serve`].
+    ///
+    /// [`TlsTable::may_serve`]: crate::tls::TlsTable::may_serve
+    pub fn may_serve(&self, host: &str) -> bool {
+        let Some(tls) = &self.tls else { return true };
+        self.worker.shared.certificates.pin().may_serve(host, tls.client_ca.as_ref())
+    }
+
+    /// Longest head of a request, in bytes, for connections that begin now.
+    fn head_bytes_max(&self) -> u32 {
+        let table = self.worker.shared.table.pin();
+        let configured = table.and_then(|table| table.snapshot().options.client_header_bytes_max);
+        let (least, most) = HEAD_BYTES_LIMITS.into_inner();
+        let clamped = configured.map(|bytes| bytes.clamp(least, most));
+        clamped.and_then(|bytes| bytes.try_into().ok()).unwrap_or(HEAD_BYTES_MAX)
+    }
+
     fn record(&self, method: &http::Method, uri: &http::Uri) -> Box<Record> {
         let (method, uri) = (method.clone(), uri.clone());
         Box::new(Record::new(&self.worker, &self.wire, self.client, method, uri))

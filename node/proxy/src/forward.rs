@@ -82,6 +82,10 @@ pub async fn forward(
         None => "".into(),
     };
 
+    if !down.may_serve(&host) {
+        return Err(ProxyError::Misdirected { host: host.into_owned() });
+    }
+
     let table = down.worker.shared.table.pin().ok_or(ProxyError::NoTable)?;
     let revision = table.revision();
     record.table = Some(Arc::clone(&table));

@@ -47,6 +47,8 @@ pub enum ProxyError {
     InvalidResponse { address: SocketAddr, reason: String },
     #[error("upstream {address} sent no response within {after:?}")]
     ResponseTimeout { address: SocketAddr, after: Duration },
+    #[error("host {host:?} does not check clients as this connection's handshake did")]
+    Misdirected { host: String },
     #[error("bad Host")]
     Host(#[source] InvalidHost),
     #[error("the request body is malformed")]
@@ -76,6 +78,7 @@ impl ProxyError {
                 StatusCode::GATEWAY_TIMEOUT
             }
             Self::Host(_) | Self::Framing(_) | Self::ClientGone => StatusCode::BAD_REQUEST,
+            Self::Misdirected { .. } => StatusCode::MISDIRECTED_REQUEST,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
             Self::Connecting => StatusCode::METHOD_NOT_ALLOWED,
@@ -94,6 +97,7 @@ impl ProxyError {
             Self::UpstreamClosed { .. } => "upstream_closed",
             Self::InvalidResponse { .. } => "invalid_response",
             Self::ResponseTimeout { .. } => "response_timeout",
+            Self::Misdirected { .. } => "misdirected",
             Self::Host(_) => "bad_host",
             Self::Framing(_) => "framing",
             Self::ClientGone => "client_gone",
@@ -128,6 +132,7 @@ impl ProxyError {
             Self::InvalidResponse { .. } => "502 the application gave no valid answer\n",
             Self::ConnectTimeout { .. } => "504 the application takes no connections\n",
             Self::ResponseTimeout { .. } => "504 the application did not answer in time\n",
+            Self::Misdirected { .. } => "421 this host needs a connection of its own\n",
             Self::Host(_) => "400 bad Host\n",
             Self::Framing(_) => "400 malformed request\n",
             Self::ClientGone => "400 incomplete request\n",

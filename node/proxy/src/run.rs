@@ -28,6 +28,7 @@ use tracing::{info, warn};
 use crate::args::{Args, CLUSTER_KEYS, InvalidArgs, WrongCertificate};
 use crate::secrets::Secrets;
 use crate::server::{Config, Running, Server, ServerError};
+use crate::stream::BODY_RATE_WINDOW;
 use crate::telemetry;
 use crate::worker::{Limits, Shared};
 
@@ -93,8 +94,10 @@ fn run(parsed: &Parsed<Args>) -> Result<ExitCode, RunError> {
         secrets: Secrets::new(args.secrets_dir.clone()),
         limits: Limits {
             connections_max: args.connections_max,
+            connections_per_client_max: args.connections_per_client_max,
             head_timeout: Duration::from_secs(10),
             client_timeout: Duration::from_secs(60),
+            body_rate_window: BODY_RATE_WINDOW,
         },
     }
     .build()?;

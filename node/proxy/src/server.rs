@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{AccessLog, AccessLogError, AccessLogTarget, Writer};
+use crate::clients::Clients;
 use crate::problems::Problems;
 use crate::secrets::Secrets;
 use crate::table::SharedTable;
@@ -108,6 +109,7 @@ impl Config {
             server_info: server_info.unwrap_or_else(|_| HeaderValue::from_static("dovetail")),
             https_port: https.as_ref().map_or(443, |https| https.address.port()),
             connections: 0.into(),
+            clients: Clients::default(),
             drain: CancellationToken::new(),
             cut: CancellationToken::new(),
         };

@@ -17,6 +17,10 @@ use crate::framing::{Framing, Step, Violation};
 /// What hyper reads in place of bytes that it must not see: no tokenizer takes a
 /// NUL, so it answers 400 (or fails the body) and closes.
 const POISON: &[u8] = b"\0\r\n\r\n";
+/// The least that a body must bring in [`BODY_RATE_WINDOW`] of waiting for it. Pauses alone
+/// would let a byte a minute hold a connection and an upstream for ever.
+const BODY_RATE_BYTES: u64 = 1_024;
+pub const BODY_RATE_WINDOW: Duration = Duration::from_secs(60);
 
 /// What becomes of a request that asks for an upgrade.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,6 +46,9 @@ pub struct Wire {
     head_since: Cell<Instant>,
     read_pending_since: Cell<Option<Instant>>,
     write_pending_since: Cell<Option<Instant>>,
+    /// How long a body has been waited for, and what it brought, since it last brought enough.
+    body_waited: Cell<Duration>,
+    body_bytes: Cell<u64>,
     /// Requests that are being answered.
     in_flight: Cell<usize>,
     idle_since: Cell<Instant>,
@@ -58,6 +65,8 @@ pub struct Patience {
     pub idle: Duration,
     /// Between two reads of a body.
     pub body: Duration,
+    /// For each KiB of a body.
+    pub body_rate: Duration,
     /// While it takes none of what it is sent.
     pub send: Duration,
     /// For a response, after it closed its half: it may have left.
@@ -88,10 +97,24 @@ impl Wire {
             head_since: Cell::new(now),
             read_pending_since: Cell::default(),
             write_pending_since: Cell::default(),
+            body_waited: Cell::default(),
+            body_bytes: Cell::default(),
             in_flight: Cell::new(0),
             idle_since: Cell::new(now),
             closed_since: Cell::default(),
         }
+    }
+
+    /// A body, or some of it, was read, after `pending` of waiting.
+    fn body_came(&self, bytes: u64, pending: Duration) {
+        let bytes = self.body_bytes.get() + bytes;
+        let enough = bytes >= BODY_RATE_BYTES;
+        self.body_bytes.set(if enough { 0 } else { bytes });
+        self.body_waited.set(if enough {
+            Duration::ZERO
+        } else {
+            self.body_waited.get() + pending
+        });
     }
 
     /// A request began.
@@ -170,6 +193,12 @@ impl Wire {
             && due(since, patience.body)
         {
             return Expiry::Stalled("body");
+        }
+        if self.in_body.get()
+            && let Some(since) = self.read_pending_since.get()
+            && due(since, patience.body_rate.saturating_sub(self.body_waited.get()))
+        {
+            return Expiry::Stalled("slow_body");
         }
         if self.in_flight.get() > 0
             && let Some(since) = self.closed_since.get()
@@ -267,7 +296,12 @@ impl ClientStream {
             self.wire.head_since.set(Instant::now());
         }
         self.wire.in_head.set(in_head);
-        self.wire.in_body.set(framing.is_in_body());
+        let in_body = framing.is_in_body();
+        if in_body && !self.wire.in_body.replace(in_body) {
+            self.wire.body_bytes.set(0);
+            self.wire.body_waited.set(Duration::ZERO);
+        }
+        self.wire.in_body.set(in_body);
     }
 }
 
@@ -300,8 +334,12 @@ impl AsyncRead for ClientStream {
             }
             match Pin::new(&mut *this.inner.borrow_mut()).poll_read(cx, buf) {
                 Poll::Ready(done) => {
-                    this.wire.read_pending_since.set(None);
+                    let since = this.wire.read_pending_since.take();
                     done?;
+                    if this.wire.in_body.get() {
+                        let pending = since.map_or(Duration::ZERO, |since| since.elapsed());
+                        this.wire.body_came((buf.filled().len() - start) as u64, pending);
+                    }
                 }
                 Poll::Pending => {
                     if this.wire.read_pending_since.get().is_none() && this.wire.in_body.get() {

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::AccessLog;
+use crate::clients::Clients;
 use crate::conn;
 use crate::headers::Ports;
 use crate::pool::Pool;
@@ -51,6 +52,8 @@ pub struct Shared {
     pub https_port: u16,
     /// Open downstream connections of all threads.
     pub connections: AtomicUsize,
+    /// The same by client, where that is limited.
+    pub clients: Clients,
     /// Cancelled when the drain begins.
     pub drain: CancellationToken,
     /// Cancelled when the grace period is over.
@@ -84,11 +87,15 @@ pub struct Listeners {
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub connections_max: usize,
+    /// Of one client; 0 is no limit.
+    pub connections_per_client_max: usize,
     /// From the first byte of a head to its end, and from the begin of a connection to
     /// the end of its TLS handshake.
     pub head_timeout: Duration,
     /// Between two reads of a client's body, and while a client takes none of its response.
     pub client_timeout: Duration,
+    /// How long a client may be waited for until its body has brought another KiB.
+    pub body_rate_window: Duration,
 }
 
 /// How far a drain has come.
@@ -147,11 +154,13 @@ impl Worker {
     pub fn patience(&self) -> Patience {
         let limits = &self.shared.limits;
         let table = self.shared.table.pin();
-        let keepalive = table.map(|table| table.options.keepalive_timeout);
+        let keepalive = table.as_ref().map(|table| table.options.keepalive_timeout);
+        let body = table.and_then(|table| table.snapshot().options.client_body_timeout);
         Patience {
             head: limits.head_timeout,
             idle: keepalive.unwrap_or(Duration::from_secs(75)),
-            body: limits.client_timeout,
+            body: body.unwrap_or(limits.client_timeout),
+            body_rate: limits.body_rate_window,
             send: limits.client_timeout,
             closed: limits.client_timeout / 2,
         }
@@ -224,7 +233,10 @@ impl Worker {
             }
         };
         let open = Open::new(Rc::clone(self));
-        if open.count > self.shared.limits.connections_max {
+        let configured =
+            self.shared.table.pin().and_then(|table| table.snapshot().options.max_connections);
+        let configured = configured.and_then(|limit| limit.try_into().ok()).unwrap_or(usize::MAX);
+        if open.count > self.shared.limits.connections_max.min(configured) {
             self.telemetry.connection_ended("too_many");
             return;
         }

@@ -98,7 +98,7 @@ pub async fn open(worker: &Worker, tcp: TcpStream, held: Bytes) -> Result<Opened
             let Hello { raw, name, .. } = hello;
             return Ok(Opened::Passthrough { table, entry, tcp, raw, name });
         }
-        Some(Mode::Unusable) => Refused::Unusable(hello.name),
+        Some(Mode::Unusable { .. }) => Refused::Unusable(hello.name),
         None => Refused::UnknownName(hello.name),
     };
     refuse(tcp, &UNRECOGNIZED_NAME).await;

@@ -211,7 +211,9 @@ impl Keeper {
                     self.in_force.insert(host.clone(), found);
                     mode
                 }
-                None => Mode::Unusable,
+                None => {
+                    Mode::Unusable { client_ca: self.terms.asked(certificate.client_ca.as_ref()) }
+                }
             };
             modes.insert(host.clone(), mode);
         }

@@ -24,7 +24,10 @@ pub enum Mode {
     /// Its bytes go to an upstream of this route.
     Passthrough(Arc<RouteEntry>),
     /// No certificate for this host could be used so far.
-    Unusable,
+    Unusable {
+        /// As in [`HostTls`], once there is one.
+        client_ca: Option<SecretName>,
+    },
 }
 
 /// The hosts of one route table that speak TLS.
@@ -53,12 +56,23 @@ impl TlsTable {
         named.or_else(|| self.hosts.get(&RouteHost::Default))
     }
 
-    /// The same for a request's host: none for a host that speaks no TLS.
-    pub fn of_request(&self, host: &str) -> Option<&Mode> {
-        let table = self.table.as_ref()?;
-        match table.host(host) {
-            Some(routes) => self.hosts.get(&routes.first()?.route.host),
+    /// Whether a request for `host` may come over a connection whose client was checked by
+    /// `client_ca`.
+    ///
+    /// One handshake serves many hosts, but only those that check clients alike: or else a
+    /// name that asks nobody would be a way to one that does.
+    pub fn may_serve(&self, host: &str, client_ca: Option<&SecretName>) -> bool {
+        let known = self.table.as_ref().and_then(|table| table.host(host)?.first());
+        let mode = match known {
+            Some(entry) => self.hosts.get(&entry.route.host),
             None => self.hosts.get(&RouteHost::Default),
+        };
+        match mode {
+            Some(Mode::Terminate(tls)) => tls.client_ca.as_ref() == client_ca,
+            Some(Mode::Unusable { client_ca: wanted }) => wanted.as_ref() == client_ca,
+            // Its requests are the application's own to read.
+            Some(Mode::Passthrough(_)) => false,
+            None => client_ca.is_none(),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dovetail_routing::entry::{ProxyOptions, SslProtocols, SslVerify};
+use dovetail_routing::names::SecretName;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{NoClientAuth, NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
@@ -73,6 +74,11 @@ impl Terms {
         }
     }
 
+    /// The authorities by which clients are checked, of those that a label names.
+    pub(super) fn asked(&self, client_ca: Option<&SecretName>) -> Option<SecretName> {
+        client_ca.filter(|_| self.settings.verify != SslVerify::None).cloned()
+    }
+
     /// Makes of a pair what a handshake needs.
     ///
     /// `shared_tickets` is for hosts that ask clients for no certificate. All others have
@@ -84,9 +90,9 @@ impl Terms {
     ) -> Result<HostTls, rustls::Error> {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(self.versions())?;
-        let asks = self.settings.verify != SslVerify::None;
+        let client_ca = self.asked(pair.client_ca.as_ref());
         let (verifier, ticketer) = match &pair.authorities {
-            Some(authorities) if asks => {
+            Some(authorities) if client_ca.is_some() => {
                 let verifier = WebPkiClientVerifier::builder_with_provider(
                     Arc::clone(authorities),
                     Arc::clone(&self.provider),
@@ -110,7 +116,6 @@ impl Terms {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = ticketer;
         config.send_tls13_tickets = 1;
-        let client_ca = pair.client_ca.clone().filter(|_| asks);
         Ok(HostTls { config: Arc::new(config), client_ca })
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use dovetail_proxy::access_log::AccessLogTarget;
 use dovetail_proxy::secrets::Secrets;
 use dovetail_proxy::server::{Config, Running};
+use dovetail_proxy::stream::BODY_RATE_WINDOW;
 use dovetail_proxy::worker::Limits;
 use dovetail_routing::entry::ProxyOptions;
 use dovetail_routing::snapshot::{
@@ -108,8 +109,10 @@ impl Proxy {
             secrets: Secrets::default(),
             limits: Limits {
                 connections_max: 1_000,
+                connections_per_client_max: 0,
                 head_timeout: Duration::from_secs(10),
                 client_timeout: Duration::from_secs(60),
+                body_rate_window: BODY_RATE_WINDOW,
             },
         };
         change(&mut config);

@@ -16,6 +16,7 @@ use super::{get, until};
 /// A running `dovetail-proxy`; ended when dropped.
 pub struct Process {
     pub http: SocketAddr,
+    pub https: SocketAddr,
     pub admin: SocketAddr,
     pub dir: TempDir,
     child: Child,
@@ -66,9 +67,11 @@ impl Process {
     pub async fn start(snapshot: &Arc<Snapshot>, more: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         leave_copy(&dir.path().join("data"), snapshot);
-        let (http, admin) = (free_port(), free_port());
-        let child = command(dir.path(), http, admin, more).spawn().expect("the executable starts");
-        let mut process = Self { http, admin, dir, child };
+        let (http, https, admin) = (free_port(), free_port(), free_port());
+        let address = https.to_string();
+        let more = [&["--https", &address], more].concat();
+        let child = command(dir.path(), http, admin, &more).spawn().expect("the executable starts");
+        let mut process = Self { http, https, admin, dir, child };
         until("the proxy is ready", async || {
             assert!(process.exited().is_none(), "it ended early");
             tokio::net::TcpStream::connect(admin).await.is_ok()
