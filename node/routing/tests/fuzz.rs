@@ -3,13 +3,16 @@
 //! The generator is seeded, so that a failure is the same on every machine. What is
 //! checked is that nothing panics, and that whatever is accepted is canonical.
 
+use std::sync::Arc;
+
 use dovetail_routing::fact::{
-    Change, EndpointMode, LabelValue, Observed, Scale, Service, SwarmVersion, Task, TaskState,
+    Change, EndpointMode, LabelValue, Network, Observed, Scale, Service, SwarmVersion, Task,
+    TaskState,
 };
 use dovetail_routing::names::{
-    ContextRoot, Host, NetworkName, Port, ServiceCluster, ServiceId, TaskId,
+    ContextRoot, CookieName, Host, NetworkName, Port, SecretName, ServiceCluster, ServiceId, TaskId,
 };
-use dovetail_routing::snapshot::Snapshot;
+use dovetail_routing::snapshot::{Redirect, Route, RouteHost, RouteService, Snapshot};
 use dovetail_routing::state::State;
 use dovetail_routing::{Entry, LogIndex, Payload};
 
@@ -100,6 +103,15 @@ parser!(ports, Port, ToString::to_string, &["80", "8080", "65535"]);
 parser!(context_roots, ContextRoot, ToString::to_string, &["/", "/app", "/app/v1.0/"]);
 parser!(networks, NetworkName, |name: &NetworkName| name.as_str().to_owned(), &["shop_front"]);
 parser!(service_clusters, ServiceCluster, ToString::to_string, &["east", ""]);
+parser!(wildcards, RouteHost, ToString::to_string, &["*.shop.example", "shop.example", "*"]);
+parser!(secrets, SecretName, ToString::to_string, &["shop.example.cert", "stack_key-2"]);
+parser!(cookies, CookieName, ToString::to_string, &["session", "JSESSIONID", "__Host-id"]);
+parser!(
+    targets_of_redirects,
+    Redirect,
+    ToString::to_string,
+    &["https://shop.example:8443/new/", "shop.example", "http://[2001:db8::1]:80", "http://a/b"]
+);
 
 #[test]
 fn a_stripped_path_is_a_path_below_its_root() {
@@ -118,7 +130,16 @@ fn a_stripped_path_is_a_path_below_its_root() {
 /// A state with one published service, on which labels are then tried.
 fn published() -> State {
     let mut state = State::default();
-    apply(&mut state, vec![Change::Service(service(&[("hosts", "good.example"), ("port", "80")]))]);
+    let labels = [
+        ("hosts", "good.example"),
+        ("port", "80"),
+        ("ssl_cert", "cert"),
+        ("client_ca_cert", "ca"),
+        ("sticky_session_cookie", "id"),
+        ("redirects", "good.example,https://good.example/new"),
+        ("ssl_backend", "true"),
+    ];
+    apply(&mut state, vec![Change::Service(service(&labels))]);
     apply(
         &mut state,
         vec![Change::Task(Task {
@@ -169,53 +190,141 @@ fn service(labels: &[(&str, &str)]) -> Service {
     }
 }
 
+/// Each label that has a form, and values that it takes.
+const LABELS: &[(&str, &[&str])] = &[
+    ("com.docker.lb.hosts", &["a.example,b.example", "*.example"]),
+    ("com.docker.lb.port", &["80"]),
+    ("com.docker.lb.network", &["n"]),
+    ("com.docker.lb.context_root", &["/app", "/"]),
+    ("com.docker.lb.context_root_rewrite", &["true", "false"]),
+    ("com.docker.lb.backend_mode", &["vip", "task"]),
+    ("com.docker.lb.default_backend", &["true", "false"]),
+    ("com.docker.lb.service_cluster", &["east", ""]),
+    (
+        "com.docker.lb.redirects",
+        &["a.example,https://b.example;", "http://a.example/,c.example:80/x;b.example,http://d"],
+    ),
+    ("com.docker.lb.websocket_endpoints", &["/ws,/chat"]),
+    ("com.docker.lb.ssl_cert", &["a.cert"]),
+    ("com.docker.lb.ssl_key", &["a.key"]),
+    ("com.docker.lb.client_ca_cert", &["ca"]),
+    ("com.docker.lb.ssl_passthrough", &["true", "false"]),
+    ("com.docker.lb.ssl_only", &["true"]),
+    ("com.docker.lb.sticky_session_cookie", &["session"]),
+    ("com.docker.lb.ip_hash", &["true"]),
+    ("com.docker.lb.max_fails", &["0", "3", "1000000"]),
+    ("com.docker.lb.fail_timeout", &["10s", "500ms", "1m30s", "86400", "1d"]),
+    ("com.docker.lb.ssl_backend", &["true"]),
+    ("com.docker.lb.ssl_backend_tls_verify", &["none", "required", "verify"]),
+    (
+        "com.docker.ucp.mesh.http",
+        &[
+            "external_route=http://a.example,internal_port=80,sticky_sessions=id",
+            "external_route=sni://a.example,internal_port=443",
+            "external_route=http://,internal_port=80,redirect=https://a.example",
+        ],
+    ),
+    ("com.docker.ucp.mesh.http.1", &["external_route=http://b.example,internal_port=80"]),
+    ("dovetail.exclusive", &["true"]),
+    ("dovetail.fail_on", &["5xx"]),
+    ("dovetail.protocol", &["auto", "http1", "h2c"]),
+    ("dovetail.ssl_backend_ca", &["ca"]),
+    ("dovetail.ssl_backend_name", &["a.internal"]),
+];
+
 #[test]
 fn labels_of_a_neighbour_never_harm_a_good_route() {
-    const KEYS: &[&str] = &[
-        "com.docker.lb.hosts",
-        "com.docker.lb.port",
-        "com.docker.lb.network",
-        "com.docker.lb.context_root",
-        "com.docker.lb.backend_mode",
-        "com.docker.lb.default_backend",
-        "com.docker.lb.service_cluster",
-        "com.docker.lb.redirects",
-        "com.docker.ucp.mesh.http",
-        "dovetail.exclusive",
-    ];
-    const VALUES: &[&str] = &["a.example,b.example", "80", "true", "/app", "vip", "n", ""];
+    let keys: Vec<_> = LABELS.iter().map(|(key, _)| *key).collect();
+    let values: Vec<_> = LABELS.iter().flat_map(|(_, values)| *values).copied().collect();
     let mut random = Random(3);
     let mut state = published();
-    let (good, before) = good_route(&state);
+    let before = good_route(&state);
     for round in 0..ROUNDS / 4 {
-        let labels = (0..random.below(6)).map(|_| {
+        let labels = (0..random.below(8)).map(|_| {
             let key = match random.below(8) {
-                0 => random.text(KEYS),
-                _ => (*random.of(KEYS)).to_owned(),
+                0 => random.text(&keys),
+                _ => (*random.of(&keys)).to_owned(),
             };
-            (key.into(), LabelValue::Text(random.text(VALUES).into()))
+            (key.into(), LabelValue::Text(random.text(&values).into()))
         });
-        let neighbour = Service {
-            id: ServiceId::from("bad"),
-            name: "bad".into(),
-            version: SwarmVersion(u64::from(round) + 2),
-            labels: labels.collect(),
-            ..service(&[])
-        };
+        let neighbour = neighbour(round, labels);
         apply(&mut state, vec![Change::Service(neighbour)]);
-        let (_, after) = good_route(&state);
-        assert_eq!(after, before, "round {round}");
+        assert_eq!(good_route(&state), before, "round {round}");
         assert!(state.problems().iter().all(|problem| problem.value.len() <= 256));
     }
-    assert_eq!(good, "good.example");
+}
+
+/// One label is spoiled, others around it are right: it is named, or makes sense.
+#[test]
+fn a_spoiled_label_is_named_or_makes_sense() {
+    let mut random = Random(6);
+    for (key, seeds) in LABELS {
+        let mut state = published();
+        let network = Network { id: "n1".into(), name: "n".into(), ingress: false };
+        let secrets = ["cert", "a.cert", "a.key", "ca"]
+            .map(|name| Change::Secret { id: name.into(), name: name.into() });
+        apply(&mut state, secrets.into_iter().chain([Change::Network(network)]).collect());
+        let mut taken = 0;
+        for round in 0..ROUNDS / 40 {
+            let base = [
+                ("hosts", "a.example,b.example"),
+                ("port", "80"),
+                ("ssl_cert", "cert"),
+                ("ssl_backend", "true"),
+            ];
+            let base = base.map(|(key, value)| (format!("com.docker.lb.{key}"), value.to_owned()));
+            let mesh = key.starts_with("com.docker.ucp");
+            let base = base.into_iter().filter(|(label, _)| !mesh || label.contains(".ssl"));
+            let spoiled = ((*key).to_owned(), random.text(seeds));
+            let labels: Vec<_> = base.chain([spoiled.clone()]).collect();
+            let label = |(key, value): (String, String)| {
+                (key.into(), LabelValue::Text(value.as_str().into()))
+            };
+            apply(
+                &mut state,
+                vec![Change::Service(neighbour(round, labels.into_iter().map(label)))],
+            );
+            let problems = state.problems();
+            let named = problems.iter().any(|problem| *problem.label == **key);
+            taken += u32::from(!named);
+            for snapshot in state.service_clusters().iter().map(|name| state.snapshot(name)) {
+                snapshot.routes.iter().for_each(makes_sense);
+            }
+            assert!(problems.iter().all(|problem| !problem.reason.is_empty()), "{spoiled:?}");
+        }
+        assert!(taken > 0, "no value of {key} was taken: poor seeds");
+    }
+}
+
+fn makes_sense(route: &Route) {
+    const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
+    for service in &route.services {
+        let dial = &service.dial;
+        assert!(dial.max_fails <= 1_000_000, "{dial:?}");
+        assert!(!dial.fail_timeout.is_zero() && dial.fail_timeout <= DAY, "{dial:?}");
+    }
+    if let Some(redirect) = &route.options.redirect {
+        let url = redirect.to_string();
+        assert!(url.bytes().all(|byte| byte.is_ascii_graphic()), "{url:?} goes into a header");
+    }
+}
+
+fn neighbour(round: u32, labels: impl Iterator<Item = (Arc<str>, LabelValue)>) -> Service {
+    Service {
+        id: ServiceId::from("bad"),
+        name: "bad".into(),
+        version: SwarmVersion(u64::from(round) + 2),
+        labels: labels.collect(),
+        ..service(&[])
+    }
 }
 
 /// The route of the good service, but for those that joined it.
-fn good_route(state: &State) -> (String, dovetail_routing::snapshot::RouteService) {
+fn good_route(state: &State) -> (Route, RouteService) {
     let snapshot = state.snapshot(&ServiceCluster::default());
     let mut routes = snapshot.routes.iter();
     let route = routes.find(|one| one.host.to_string() == "good.example").expect("the good route");
-    (route.host.to_string(), route.services[0].clone())
+    (Route { services: Vec::new(), ..route.clone() }, route.services[0].clone())
 }
 
 #[test]

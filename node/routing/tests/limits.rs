@@ -85,6 +85,39 @@ fn services_of_a_route_are_limited() {
 }
 
 #[test]
+fn redirects_of_a_service_are_limited() {
+    let mut state = State::default();
+    let hosts: Vec<_> = (0..1_000).map(|host| format!("h{host}")).collect();
+    let pairs: Vec<_> = hosts.iter().map(|host| format!("{host},x")).collect();
+    let full =
+        [("hosts", hosts.join(",")), ("port", "80".to_owned()), ("redirects", pairs.join(";"))];
+    observe(&mut state, [service(1, &full)]);
+    let snapshot = state.snapshot(&ServiceCluster::default());
+    assert!(snapshot.routes.iter().all(|route| route.options.redirect.is_some()));
+    assert_eq!((snapshot.routes.len(), state.problems()), (1_000, Vec::new()));
+
+    let above = [full[0].clone(), full[1].clone(), ("redirects", pairs.join(";") + ";h1,x")];
+    let above = Service { version: SwarmVersion(2), ..service(1, &above) };
+    assert_eq!(observe(&mut state, [above]), Applied::Unchanged);
+    assert_eq!(&*state.problems()[0].reason, "has 1001 pairs, above the limit of 1000");
+
+    // What a redirect adds below a wildcard counts as a host.
+    let hosts = (0..999).map(|host| format!("h{host}")).chain(["*.w".to_owned()]);
+    let more = [
+        ("hosts", hosts.collect::<Vec<_>>().join(",")),
+        ("port", "80".to_owned()),
+        ("redirects", "a.w,x".to_owned()),
+    ];
+    observe(&mut state, [service(2, &more)]);
+    let problems = state.problems();
+    let reason = problems.iter().find(|problem| &*problem.service == "s00002");
+    assert_eq!(
+        reason.map(|problem| &*problem.reason),
+        Some("makes 1001 hosts of the service, above the limit of 1000")
+    );
+}
+
+#[test]
 fn service_clusters_are_limited() {
     let mut state = State::default();
     let own = |number: usize| {

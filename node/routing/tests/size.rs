@@ -1,4 +1,4 @@
-//! A thousand services with ten thousand tasks: right in every one. No time is taken.
+//! Many services, tasks and paths: right in every one. No time is taken.
 
 use dovetail_routing::fact::{
     Change, DesiredState, EndpointMode, LabelValue, Network, Observed, Scale, Service,
@@ -92,4 +92,45 @@ fn a_thousand_services_are_routed_and_one_change_touches_one_service() {
     let restored = State::decode(&state.encode()).expect("what was encoded");
     assert_eq!(restored.digest(), state.digest());
     assert_eq!(restored.snapshot(&default), after);
+}
+
+const PATHS: u32 = 2_000;
+
+fn at_path(number: u32, more: &[(&str, &str)]) -> Change {
+    let Change::Service(mut service) = service(number) else { unreachable!("made above") };
+    let context_root = format!("/p{number}");
+    for (key, value) in
+        [("hosts", "one.example"), ("context_root", &context_root)].iter().chain(more)
+    {
+        let value = LabelValue::Text((*value).into());
+        service.labels.insert(format!("com.docker.lb.{key}").into(), value);
+    }
+    service.version = SwarmVersion(if more.is_empty() { 1 } else { 2 });
+    Change::Service(service)
+}
+
+#[test]
+fn two_thousand_services_share_a_host_and_a_change_stays_with_its_path() {
+    let mut state = State::default();
+    // One after the other, as deployments come.
+    for number in 0..PATHS {
+        observe(&mut state, vec![at_path(number, &[]), task(number, 1, 1, DesiredState::Running)]);
+    }
+    let default = ServiceCluster::default();
+    let before = state.snapshot(&default);
+    assert_eq!(before.routes.len(), 2_000);
+    for number in 0..PATHS {
+        let draining = task(number, 1, 2, DesiredState::Shutdown);
+        assert!(matches!(observe(&mut state, vec![draining]), Applied::Changed(_)));
+    }
+
+    // A certificate comes with one of them: no other route is another for it.
+    let before = state.snapshot(&default);
+    observe(&mut state, vec![at_path(7, &[("ssl_cert", "one.cert")])]);
+    let after = state.snapshot(&default);
+    let differ = before.routes.iter().zip(&after.routes).filter(|(old, new)| old != new);
+    let paths: Vec<_> = differ.map(|(old, _)| old.path.to_string()).collect();
+    assert_eq!(paths, ["/p7"]);
+    let restored = State::decode(&state.encode()).expect("what was encoded");
+    assert_eq!(restored.digest(), state.digest());
 }

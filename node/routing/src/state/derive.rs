@@ -13,7 +13,7 @@ use crate::entry::{Applied, LogIndex};
 use crate::labels::{self, HOSTS, Intent, Reading, RouteKey, SERVICE_CLUSTER, Seen};
 use crate::names::{ServiceCluster, ServiceId};
 use crate::problem::{Kept, ServiceProblems, Trouble};
-use crate::snapshot::Revision;
+use crate::snapshot::{Revision, Tls};
 
 impl State {
     /// Derives again what `touched` concerns.
@@ -23,9 +23,10 @@ impl State {
         for id in &touched.services {
             let old = self.intents.get(id).cloned();
             let of_service = self.reread(index, id);
-            if self.intents.get(id) != old.as_ref() {
-                hosts.extend(of_service.iter().map(RouteKey::host_key));
-            }
+            let new = self.intents.get(id).map(Arc::as_ref);
+            let unsettled =
+                of_service.iter().filter(|key| self.unsettles(key, old.as_deref(), new));
+            hosts.extend(unsettled.map(RouteKey::host_key));
             keys.extend(of_service);
         }
         for host in &hosts {
@@ -54,6 +55,21 @@ impl State {
             self.compare(index, id);
         }
         if differs { Applied::Changed(Revision(index.0)) } else { Applied::Unchanged }
+    }
+
+    /// Whether a service's new intent may change the TLS of a route's host.
+    ///
+    /// One without TLS that joins a known host does not: its claim is the youngest. So
+    /// a host of many services is not looked through for each that comes.
+    fn unsettles(&self, key: &RouteKey, old: Option<&Intent>, new: Option<&Intent>) -> bool {
+        let tls = |intent: Option<&Intent>| intent.map_or(Tls::None, |one| one.tls.clone());
+        let claims = |intent: Option<&Intent>| intent.is_some_and(|one| one.claims(key));
+        match (claims(old), claims(new)) {
+            (false, true) => tls(new) != Tls::None || !self.hosts.contains_key(&key.host_key()),
+            (true, false) => true,
+            (true, true) => tls(old) != tls(new),
+            (false, false) => false,
+        }
     }
 
     /// Derives again what depends on which services may share a route.

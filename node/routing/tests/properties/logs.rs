@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dovetail_routing::entry::{ClusterConfig, ProxyOptions};
+use dovetail_routing::entry::{ClusterConfig, MergeHosts, ProxyOptions};
 use dovetail_routing::fact::{
-    Change, DesiredState, EndpointMode, HostPort, LabelValue, Listing, Network, Observed, Resynced,
-    Scale, Service, SwarmNode, SwarmVersion, Task, TaskState,
+    Change, DesiredState, EndpointMode, HostPort, Listing, Network, Observed, Resynced, Scale,
+    Service, SwarmNode, SwarmVersion, Task, TaskState,
 };
 use dovetail_routing::names::{NetworkId, ObjectId, ServiceId, SwarmId, SwarmNodeId, TaskId};
 use dovetail_routing::{Command, Digest, Entry, LogIndex, Payload};
@@ -14,10 +14,12 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use crate::labels::labels;
+
 /// Entries of the longest random log.
 pub(crate) const LOG_MAX: usize = 24;
 
-fn text(texts: &'static [&'static str]) -> impl Strategy<Value = Arc<str>> {
+pub(crate) fn text(texts: &'static [&'static str]) -> impl Strategy<Value = Arc<str>> {
     select(texts).prop_map(Arc::from)
 }
 
@@ -85,35 +87,6 @@ fn swarm_node() -> impl Strategy<Value = SwarmNode> {
     )
 }
 
-/// Labels that are mostly right, at times wrong, unknown, later or too long.
-fn label() -> impl Strategy<Value = (Arc<str>, LabelValue)> {
-    let pair = |key, values| (text(key), text(values));
-    let known = prop_oneof![
-        3 => pair(
-            &["com.docker.lb.hosts"],
-            &["a.example", "b.example", "a.example,b.example", "A.example, c.example", "", "-", "a b"],
-        ),
-        2 => pair(&["com.docker.lb.port"], &["80", "8080", "80", "0", "x", "70000"]),
-        1 => pair(&["com.docker.lb.network"], &["front", "back", "nope", ""]),
-        2 => pair(&["com.docker.lb.default_backend"], &["true", "true", "false", "maybe"]),
-        1 => pair(&["com.docker.lb.service_cluster"], &["east", "", "a b"]),
-        4 => pair(&["com.docker.lb.backend_mode"], &["vip", "vip", "vip", "task", "nlb"]),
-        2 => pair(&["com.docker.lb.context_root"], &["/", "/app", "/app/x", "app"]),
-        2 => pair(&["dovetail.exclusive"], &["true", "true", "false", "2"]),
-        3 => pair(&["com.docker.lb.ip_hash", "com.docker.lb.ssl_cert"], &["true", "false", "x"]),
-        1 => pair(&["com.docker.lb.host", "com.docker.ucp.mesh.http", "dovetail.x"], &["a", ""]),
-        1 => pair(&["com.docker.stack.namespace"], &["stack"]),
-    ];
-    let value = |(key, value): (Arc<str>, Arc<str>), oversized: bool| {
-        let value = match oversized {
-            true => LabelValue::Oversized { bytes: 20_000, hash: [7; 32] },
-            false => LabelValue::Text(value),
-        };
-        (key, value)
-    };
-    (known, prop::bool::weighted(0.03)).prop_map(move |(pair, oversized)| value(pair, oversized))
-}
-
 fn scale() -> impl Strategy<Value = Scale> {
     prop_oneof![
         8 => (0..4_u64).prop_map(Scale::Replicated),
@@ -124,15 +97,7 @@ fn scale() -> impl Strategy<Value = Scale> {
 
 fn service() -> impl Strategy<Value = Service> {
     let identity = (service_id(), version(), text(&["10:00", "11:00"]));
-    // Most ask for something that can be, and then for something more.
-    let base = prop::bool::weighted(0.7).prop_map(|published| {
-        let pairs = [("com.docker.lb.hosts", "a.example"), ("com.docker.lb.port", "80")];
-        let pairs = if published { &pairs[..] } else { &[] };
-        let label =
-            |(key, value): &(&str, &str)| (Arc::from(*key), LabelValue::Text(Arc::from(*value)));
-        pairs.iter().map(label).collect::<Vec<_>>()
-    });
-    let labels = (base, vec(label(), 0..4)).prop_map(|(base, more)| [base, more].concat());
+    let labels = labels();
     let networks = (btree_set(network_id(), 0..2), addresses(), prop::bool::weighted(0.8));
     (identity, labels, networks, host_ports(), scale(), text(&["", "updating", "completed"]))
         .prop_map(
@@ -142,7 +107,7 @@ fn service() -> impl Strategy<Value = Service> {
                     id,
                     version,
                     created_at,
-                    labels: labels.into_iter().collect(),
+                    labels,
                     networks: networks.into_iter().collect(),
                     vips,
                     endpoint_mode: if vip { EndpointMode::Vip } else { EndpointMode::Dnsrr },
@@ -182,7 +147,7 @@ fn task() -> impl Strategy<Value = Task> {
 }
 
 fn object() -> impl Strategy<Value = (ObjectId, Arc<str>)> {
-    (text(&["o1", "o2"]).prop_map(ObjectId), text(&["cert", "key"]))
+    (text(&["o1", "o2", "o3"]).prop_map(ObjectId), text(&["cert", "key", "stack_cert"]))
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -191,11 +156,11 @@ fn change() -> impl Strategy<Value = Change> {
         1 => network_id().prop_map(Change::NetworkGone),
         2 => swarm_node().prop_map(Change::SwarmNode),
         1 => node_id().prop_map(Change::SwarmNodeGone),
-        10 => service().prop_map(Change::Service),
+        14 => service().prop_map(Change::Service),
         1 => service_id().prop_map(Change::ServiceGone),
         10 => task().prop_map(Change::Task),
         1 => task_id().prop_map(Change::TaskGone),
-        1 => object().prop_map(|(id, name)| Change::Secret { id, name }),
+        3 => object().prop_map(|(id, name)| Change::Secret { id, name }),
         1 => object().prop_map(|(id, _)| Change::SecretGone(id)),
         1 => object().prop_map(|(id, name)| Change::Config { id, name }),
         1 => object().prop_map(|(id, _)| Change::ConfigGone(id)),
@@ -211,7 +176,7 @@ fn swarm() -> impl Strategy<Value = SwarmId> {
 }
 
 pub(crate) fn observed() -> impl Strategy<Value = Observed> {
-    (swarm(), vec(change(), 0..8)).prop_map(|(swarm, changes)| Observed {
+    (swarm(), vec(change(), 0..16)).prop_map(|(swarm, changes)| Observed {
         swarm,
         changes,
         events: Vec::new(),
@@ -240,11 +205,13 @@ pub(crate) fn each_once(mut observed: Observed) -> Observed {
 }
 
 fn config() -> impl Strategy<Value = ClusterConfig> {
-    let options = any::<bool>().prop_map(|hide_info_headers| ProxyOptions {
-        hide_info_headers,
-        ..ProxyOptions::default()
+    let merge =
+        select(&[MergeHosts::All, MergeHosts::Stack, MergeHosts::Stack, MergeHosts::None][..]);
+    let options = (any::<bool>(), merge).prop_map(|(hide_info_headers, merge_hosts)| {
+        ProxyOptions { hide_info_headers, merge_hosts, ..ProxyOptions::default() }
     });
-    let name = select(&["", "east", "west"][..]).prop_map(|name| name.parse().expect("a name"));
+    let name =
+        select(&["", "", "", "east", "west"][..]).prop_map(|name| name.parse().expect("a name"));
     vec((name, options), 0..3).prop_map(|proxies| ClusterConfig {
         source: Digest([1; 32]),
         poll_interval: None,
@@ -313,46 +280,4 @@ pub(crate) fn listing() -> impl Strategy<Value = Listing> {
             secrets,
             configs,
         })
-}
-
-fn s1(version: u64, labels: &[(&str, &str)]) -> Change {
-    let label = |(key, value): &(&str, &str)| {
-        (format!("com.docker.lb.{key}").into(), LabelValue::Text((*value).into()))
-    };
-    Change::Service(Service {
-        id: "s1".into(),
-        version: SwarmVersion(version),
-        name: "service-s1".into(),
-        created_at: "10:00".into(),
-        labels: labels.iter().map(label).collect(),
-        networks: vec!["n1".into()],
-        vips: Vec::new(),
-        endpoint_mode: EndpointMode::Vip,
-        host_ports: Vec::new(),
-        scale: Scale::Replicated(1),
-        update_state: "".into(),
-    })
-}
-
-/// A service that is published, whatever was recorded before.
-pub(crate) fn published() -> impl Strategy<Value = Change> {
-    select(&["a.example", "b.example,c.example"][..])
-        .prop_map(|hosts| s1(100, &[("hosts", hosts), ("port", "80")]))
-}
-
-/// The same service, with labels that cannot be.
-pub(crate) fn spoiled() -> impl Strategy<Value = Change> {
-    let bad: &[&[(&str, &str)]] = &[
-        &[("hosts", "a.example")],
-        &[("hosts", "a.example"), ("port", "0")],
-        &[("hosts", "a.example"), ("port", "99999")],
-        &[("hosts", "x..example"), ("port", "80")],
-        &[("hosts", ","), ("port", "80")],
-        &[("hosts", "a.example,-b"), ("port", "80")],
-        &[("hosts", "a.example"), ("port", "80"), ("network", "nope")],
-        &[("hosts", "a.example"), ("port", "80"), ("context_root", "x")],
-        &[("hosts", "a.example"), ("port", "80"), ("backend_mode", "x")],
-        &[("default_backend", "x"), ("port", "80")],
-    ];
-    select(bad).prop_map(|labels| s1(101, labels))
 }

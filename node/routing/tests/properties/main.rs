@@ -2,17 +2,19 @@
 //!
 //! A failure prints the log in its smallest form and its seed; `SEED=n` replays it.
 
-use dovetail_routing::fact::{Listing, Observed};
+use dovetail_routing::fact::{Change, Listing, Observed, Service, SwarmVersion};
 use dovetail_routing::names::ServiceCluster;
-use dovetail_routing::snapshot::{Snapshot, WEIGHT_SUM};
-use dovetail_routing::state::State;
+use dovetail_routing::snapshot::{Route, Snapshot, Tls, WEIGHT_SUM};
+use dovetail_routing::state::{Problem, State};
 use dovetail_routing::{Applied, Entry, LogIndex, Payload};
 use proptest::prelude::*;
 
+mod labels;
 mod logs;
 mod seeds;
 
-use logs::{LOG_MAX, listing, log, observed, published, spoiled};
+use labels::{published, spoiled};
+use logs::{LOG_MAX, listing, log, observed};
 use seeds::holds;
 
 fn applied(log: &[Entry]) -> State {
@@ -44,7 +46,7 @@ fn snapshots(state: &State) -> Vec<Snapshot> {
 }
 
 /// What two states must share to be the same.
-fn whole(state: &State) -> (Vec<u8>, Vec<Snapshot>, Vec<dovetail_routing::state::Problem>) {
+fn whole(state: &State) -> (Vec<u8>, Vec<Snapshot>, Vec<Problem>) {
     (state.encode(), snapshots(state), state.problems())
 }
 
@@ -196,6 +198,48 @@ fn a_bad_label_takes_down_no_route() {
     });
 }
 
+/// What is derived bit by bit, entry by entry, is what reading everything anew gives.
+#[test]
+fn reading_every_service_again_changes_nothing() {
+    holds("all again", log(LOG_MAX), |log| {
+        let before = applied(&log);
+        let again = |service: &Service| {
+            Change::Service(Service { version: SwarmVersion(u64::MAX), ..service.clone() })
+        };
+        let changes = before.services().map(again).collect();
+        let observed = Observed { swarm: before.swarm().clone(), changes, events: Vec::new() };
+        let after = resumed(before.clone(), &[entry(Payload::Observed(observed))]);
+        let of_services = |state: &State| {
+            let mut problems = state.problems();
+            problems.retain(|problem| !problem.service.is_empty());
+            problems
+        };
+        prop_assert_eq!(snapshots(&after), snapshots(&before));
+        prop_assert_eq!(of_services(&after), of_services(&before));
+        Ok(())
+    });
+}
+
+/// A certificate belongs to its host, and passthrough to all of it.
+#[test]
+fn a_host_has_one_certificate_and_one_kind_of_tls() {
+    holds("TLS of hosts", log(LOG_MAX), |log| {
+        for snapshot in snapshots(&applied(&log)) {
+            for route in &snapshot.routes {
+                let of_host = snapshot.routes.iter().filter(|other| other.host == route.host);
+                for other in of_host {
+                    let passed = |route: &Route| route.tls == Tls::Passthrough;
+                    prop_assert_eq!(passed(route), passed(other), "{}", route.host);
+                    if let (Tls::Terminate(one), Tls::Terminate(two)) = (&route.tls, &other.tls) {
+                        prop_assert_eq!(one, two, "{}", route.host);
+                    }
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
 #[test]
 fn an_unknown_service_cluster_has_an_empty_snapshot() {
     let name: ServiceCluster = "nowhere".parse().expect("a name");
@@ -217,7 +261,9 @@ fn an_index_is_applied_once() {
 /// A run that exercised nothing proves nothing.
 #[test]
 fn random_logs_meet_what_the_laws_are_about() {
-    use dovetail_routing::snapshot::UpstreamState;
+    use dovetail_routing::snapshot::{
+        RouteHost, Sticky, UpstreamProtocol, UpstreamState, UpstreamTls,
+    };
     use std::cell::RefCell;
     use std::collections::BTreeMap;
 
@@ -235,15 +281,41 @@ fn random_logs_meet_what_the_laws_are_about() {
         count("a draining upstream", upstreams().any(|one| one.state == UpstreamState::Draining));
         count("a virtual address", upstreams().any(|one| one.task.is_none()));
         count("a second service cluster", snapshots.len() > 1);
+        count("a certificate", routes().any(|one| matches!(one.tls, Tls::Terminate(_))));
+        count("passthrough", routes().any(|one| one.tls == Tls::Passthrough));
+        count("a wildcard", routes().any(|one| matches!(one.host, RouteHost::Wildcard(_))));
+        count("stickiness", routes().any(|one| one.options.sticky != Sticky::None));
+        count("a redirect", routes().any(|one| one.options.redirect.is_some()));
+        let dials = || routes().flat_map(|route| &route.services).map(|one| &one.dial);
+        count("TLS to an upstream", dials().any(|dial| dial.tls != UpstreamTls::None));
+        count("another protocol", dials().any(|dial| dial.protocol != UpstreamProtocol::Auto));
         let reasons: String = state.problems().iter().map(|one| one.reason.to_string()).collect();
         count("a difference", reasons.contains("differs from the incumbent"));
         count("an owner", reasons.contains("belongs to"));
+        for (what, reason) in [
+            ("a missing secret", "lists no secret"),
+            ("a passed-through host", "its streams are passed"),
+            ("a decrypted host", "and is not passed through"),
+            ("a host with other clients", "and asks clients for"),
+            ("an incumbent without certificate", "came first and has no certificate"),
+            ("an incumbent with certificate", "came first and has a certificate"),
+            ("another stack", "MergeHosts = stack"),
+            ("no merge", "MergeHosts = none"),
+            ("another certificate", "in force for all of"),
+        ] {
+            count(what, reasons.contains(reason));
+        }
+        let of_mesh = |one: &Problem| one.label.starts_with("com.docker.ucp.mesh.http");
+        count("a label of the mesh that cannot be", state.problems().iter().any(of_mesh));
         count("another swarm", reasons.contains("another swarm"));
         count("an undialable address", reasons.contains("cannot be dialled"));
         Ok(())
     });
-    for (what, times) in met.into_inner() {
+    let met = met.into_inner();
+    for (what, times) in &met {
         println!("{times} of 256 logs met {what}");
-        assert!(times > 0, "no log met {what}");
     }
+    let never: Vec<_> =
+        met.iter().filter(|(_, times)| **times == 0).map(|(what, _)| what).collect();
+    assert!(never.is_empty(), "no log met {never:?}");
 }
