@@ -5,6 +5,7 @@
 //! that the last valid one stays in force.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::fact::{LABEL_VALUE_BYTES_MAX, LabelValue, Network, Scale, Service};
 use crate::names::{NetworkId, Port, SecretName};
@@ -42,7 +43,7 @@ pub(crate) struct Seen<'a> {
 pub(crate) enum Reading {
     /// It asks for nothing to be published.
     Withdrawn,
-    Valid(Intent),
+    Valid(Arc<Intent>),
     /// It asks for something that cannot be: what was in force stays.
     Invalid,
 }
@@ -153,7 +154,7 @@ impl<'a> Labels<'a> {
                 upstreams: upstreams?,
             })
         };
-        intent().map_or(Reading::Invalid, Reading::Valid)
+        intent().map_or(Reading::Invalid, |intent| Reading::Valid(Arc::new(intent)))
     }
 
     fn has(&self, label: &str) -> bool {

@@ -68,7 +68,7 @@ impl Labels<'_> {
             if given {
                 self.refuse(
                     label,
-                    &format!("cannot be with {SSL_PASSTHROUGH}: only the service decrypts"),
+                    format!("cannot be with {SSL_PASSTHROUGH}: only the service decrypts"),
                 );
                 valid = None;
             }

@@ -122,7 +122,7 @@ impl State {
             Reading::Withdrawn => None,
             Reading::Invalid => old.clone(),
             Reading::Valid(intent) => match self.above_limit(id, &intent) {
-                None => Some(Arc::new(intent)),
+                None => Some(intent),
                 Some(trouble) => {
                     troubles.push(trouble);
                     old.clone()
