@@ -5,6 +5,7 @@
 
 mod ask;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
@@ -34,6 +35,10 @@ pub struct ClusterConfig {
     pub member_arguments: Vec<String>,
     /// Further arguments of every proxy.
     pub proxy_arguments: Vec<String>,
+    /// The service clusters of those proxies that do not serve the default one.
+    pub service_clusters: BTreeMap<u8, String>,
+    /// What `--config` of every member leads to, in TOML.
+    pub config: Option<String>,
 }
 
 impl Default for ClusterConfig {
@@ -44,6 +49,8 @@ impl Default for ClusterConfig {
             docker: None,
             member_arguments: Vec::new(),
             proxy_arguments: Vec::new(),
+            service_clusters: BTreeMap::new(),
+            config: None,
         }
     }
 }
@@ -72,6 +79,10 @@ impl Cluster {
             place,
         };
         cluster.make_certificates(&cluster.tls_dir()).await?;
+        std::fs::create_dir(cluster.secrets_dir()).context("make the folder of secrets")?;
+        if let Some(config) = &cluster.config.config {
+            std::fs::write(cluster.config_file(), config).context("write the config")?;
+        }
         Ok(cluster)
     }
 
@@ -130,6 +141,11 @@ impl Cluster {
         self.place.addr(PROXY_HOST + number, 8_080)
     }
 
+    /// Where a proxy takes TLS.
+    pub fn proxy_tls_addr(&self, number: u8) -> SocketAddr {
+        self.place.addr(PROXY_HOST + number, 8_443)
+    }
+
     /// Where a proxy's admin HTTP answers.
     pub fn proxy_admin_addr(&self, number: u8) -> SocketAddr {
         self.place.addr(PROXY_HOST + number, 9_090)
@@ -154,6 +170,15 @@ impl Cluster {
     /// The operator's certificate.
     pub fn operator_dir(&self) -> PathBuf {
         self.tls_dir().join("operator")
+    }
+
+    /// Where all proxies find secrets.
+    pub fn secrets_dir(&self) -> PathBuf {
+        self.place.path("secrets")
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.place.path("dovetail.toml")
     }
 
     pub fn member_data_dir(&self, slot: u8) -> PathBuf {
@@ -191,6 +216,10 @@ impl Cluster {
         ]
         .map(str::to_owned)
         .into();
+        if self.config.config.is_some() {
+            let file = self.config_file().to_string_lossy().into_owned();
+            arguments.extend(["--config".to_owned(), file]);
+        }
         arguments.extend(self.config.member_arguments.iter().cloned());
         self.process_config(&format!("member-{slot}"), &self.executables.dovetaild, arguments)
     }
@@ -205,13 +234,17 @@ impl Cluster {
             "--http",
             &self.proxy_addr(number).to_string(),
             "--https",
-            &self.place.addr(PROXY_HOST + number, 8_443).to_string(),
+            &self.proxy_tls_addr(number).to_string(),
             "--admin",
             &self.proxy_admin_addr(number).to_string(),
             "--data-dir",
             &self.proxy_data_dir(number).to_string_lossy(),
             "--tls-dir",
             &self.tls_dir().join("proxy").to_string_lossy(),
+            "--secrets-dir",
+            &self.secrets_dir().to_string_lossy(),
+            "--service-cluster",
+            self.config.service_clusters.get(&number).map_or("", String::as_str),
             "--access-log",
             "none",
         ]

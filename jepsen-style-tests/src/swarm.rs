@@ -8,11 +8,11 @@
 mod agent;
 mod service;
 mod timing;
+mod vip;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -25,6 +25,7 @@ pub use service::{NETWORK, ServiceConfig, UpdateOrder, lb_labels};
 pub use timing::{event_to_proxy_times, median};
 
 use agent::Agent;
+use vip::Vip;
 
 /// From the mark to the container's death.
 pub const STOP_DELAY: Duration = Duration::from_secs(1);
@@ -32,11 +33,12 @@ pub const STOP_DELAY: Duration = Duration::from_secs(1);
 pub const UPSTREAM_PORT: u16 = 8_080;
 /// How long Swarm may take over anything.
 const CONVERGE_DEADLINE: Duration = Duration::from_secs(60);
-/// The first host of the place that tasks get, and how many each service gets.
+/// The first host of the place that is a swarm node, and the first that tasks may get.
+const NODE_HOSTS: u8 = 3;
 const TASK_HOSTS: u8 = 30;
-const HOSTS_PER_SERVICE: u8 = 8;
-/// So many services can be there at once.
-const BLOCKS: u8 = (254 - TASK_HOSTS) / HOSTS_PER_SERVICE;
+/// The least number of addresses that a service gets; twice its replicas if that is
+/// more, since in an update that starts first all old tasks may still be there.
+const SERVICE_HOSTS: usize = 16;
 
 /// A swarm of one application network. Clones share it; the last one ends it.
 #[derive(Clone, Debug)]
@@ -51,7 +53,8 @@ struct Shared {
     job: JoinHandle<()>,
     /// The address `.0` of the place.
     network: IpAddr,
-    next_block: AtomicU8,
+    /// By service.
+    vips: Mutex<BTreeMap<String, Vip>>,
     /// One creation at a time: it changes how fast tasks start.
     creating: tokio::sync::Mutex<()>,
 }
@@ -91,10 +94,19 @@ impl Swarm {
             agent,
             job,
             network: cluster.place().ip(0),
-            next_block: AtomicU8::new(0),
+            vips: Mutex::default(),
             creating: tokio::sync::Mutex::default(),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        let swarm = Self { shared: Arc::new(shared) };
+        for (host, node) in (NODE_HOSTS..).zip(swarm.stand_in().model().nodes.keys()) {
+            let address = swarm.address(host);
+            swarm.stand_in().update_node(node, |node| node.address = address)?;
+        }
+        Ok(swarm)
+    }
+
+    fn vips(&self) -> MutexGuard<'_, BTreeMap<String, Vip>> {
+        self.shared.vips.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The stand-in itself, for its faults.
@@ -109,16 +121,29 @@ impl Swarm {
 
     /// Creates a service with all its tasks running from the first moment, so that what
     /// is timed from the returned event on is the router's share alone.
+    ///
+    /// One whose tasks are reached at a port of their machine starts as on a real Swarm.
     pub async fn create(&self, config: ServiceConfig) -> anyhow::Result<Instant> {
         let _creating = self.shared.creating.lock().await;
-        let addresses = self.next_addresses();
-        for address in addresses.iter().take(usize::from(config.replicas)) {
-            let addr = SocketAddr::new(*address, UPSTREAM_PORT);
-            self.shared.agent.make_ready(&config.name, addr).await?;
+        let Shared { stand_in, agent, .. } = &*self.shared;
+        let (name, replicas) = (config.name.clone(), usize::from(config.replicas));
+        agent.configure(&name, config.upstream.clone());
+        if config.host_port.is_some() {
+            stand_in.create_service(config.spec(None, Vec::new()))?;
+            let created = Instant::now();
+            self.converged(&name).await?;
+            return Ok(created);
         }
-        let stand_in = &self.shared.stand_in;
+        let mut addresses = self.free_addresses(1 + SERVICE_HOSTS.max(2 * replicas));
+        let vip = addresses.pop().context("no address is left")?;
+        for address in addresses.iter().take(replicas) {
+            agent.make_ready(&name, SocketAddr::new(*address, UPSTREAM_PORT)).await?;
+        }
+        let served = SocketAddr::new(vip, UPSTREAM_PORT);
+        let served = Vip::serve(stand_in.clone(), name.clone(), served).await?;
+        self.vips().insert(name, served);
         stand_in.set_timing(Timing { start: Some(Duration::ZERO), stop: None });
-        let created = stand_in.create_service(config.spec(addresses));
+        let created = stand_in.create_service(config.spec(Some(vip), addresses));
         let event = Instant::now();
         stand_in.set_timing(Timing { start: None, stop: None });
         created?;
@@ -135,12 +160,18 @@ impl Swarm {
         Ok(Instant::now())
     }
 
+    /// Removes a service, and waits for nothing.
+    pub fn discard(&self, name: &str) -> anyhow::Result<()> {
+        self.vips().remove(name);
+        Ok(self.shared.stand_in.remove_service(name)?)
+    }
+
     /// Removes a service; returns when its last task is dead.
     pub async fn remove(&self, name: &str) -> anyhow::Result<()> {
         let stand_in = &self.shared.stand_in;
         let id = stand_in.model().service(name).map(|service| service.id.clone());
         let id = id.with_context(|| format!("no service {name}"))?;
-        stand_in.remove_service(name)?;
+        self.discard(name)?;
         self.wait(&format!("{name} is gone"), |model| model.tasks_of(&id).is_empty()).await
     }
 
@@ -204,21 +235,27 @@ impl Swarm {
         self.shared.agent.requests(&task.id)
     }
 
-    /// Addresses that no task has.
-    fn next_addresses(&self) -> Vec<IpAddr> {
+    /// Answers every request to a task with `status` from now on; `None` ends that.
+    pub fn set_status(&self, task: &TaskView, status: Option<u16>) {
+        self.shared.agent.set_status(&task.id, status);
+    }
+
+    /// Kills what runs in a task, of which Swarm hears nothing.
+    pub async fn crash(&self, task: &TaskView) {
+        self.shared.agent.crash(&task.id).await;
+    }
+
+    /// So many addresses that nothing has, or as many as there are.
+    fn free_addresses(&self, count: usize) -> Vec<IpAddr> {
         let model = self.shared.stand_in.model();
-        let taken: BTreeSet<IpAddr> =
-            model.tasks.values().flat_map(|task| &task.addresses).map(|(_, ip)| *ip).collect();
-        let mut addresses = Vec::new();
-        for _ in 0..BLOCKS {
-            let block = self.shared.next_block.fetch_add(1, Ordering::Relaxed) % BLOCKS;
-            let first = TASK_HOSTS + block * HOSTS_PER_SERVICE;
-            addresses = (first..first + HOSTS_PER_SERVICE).map(|host| self.address(host)).collect();
-            if !addresses.iter().any(|address| taken.contains(address)) {
-                break;
-            }
-        }
-        addresses
+        let of_tasks = model.tasks.values().flat_map(|task| &task.addresses).map(|(_, ip)| *ip);
+        let of_services = model
+            .services
+            .values()
+            .flat_map(|service| service.spec.addresses.iter().copied().chain(service.spec.vip));
+        let taken: BTreeSet<IpAddr> = of_tasks.chain(of_services).collect();
+        let hosts = (TASK_HOSTS..=u8::MAX - 2).map(|host| self.address(host));
+        hosts.filter(|address| !taken.contains(address)).take(count).collect()
     }
 
     fn address(&self, host: u8) -> IpAddr {

@@ -1,39 +1,55 @@
 //! A small real HTTP server that says who it is: the application of the tests.
 //!
-//! | path | answer |
+//! | path ends with | answer |
 //! |---|---|
+//! | `/ping` | JSON: instance, version, metadata, request id; sets the cookie `session` |
+//! | `/headers` | JSON: the request as it arrived, see `answer.rs` |
 //! | `/echo` | the request's body |
-//! | `/headers` | JSON: method, path and headers as they arrived |
 //! | `/delay/MS` | the name, so much later |
 //! | `/status/CODE` | that status |
+//! | `/events/COUNT` | so many server-sent events, 20 ms apart |
+//! | `/ws` | a WebSocket that echoes |
+//! | `/chat` | a WebSocket on which everybody hears everybody |
 //! | any other | the name |
 //!
-//! HTTP/1.1 and cleartext HTTP/2; each answer carries `x-answered-by: NAME`.
+//! HTTP/1.1 and HTTP/2, the latter by prior knowledge or by ALPN; each answer carries
+//! `x-answered-by: NAME`.
 
-use std::collections::BTreeMap;
+mod answer;
+mod tls;
+mod websocket;
+
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+
+pub use tls::Pem;
+
+use answer::Answer;
 
 /// The header that names the upstream.
 pub const ANSWERED_BY: &str = "x-answered-by";
-/// The longest `/delay`.
-const DELAY_MAX: Duration = Duration::from_secs(600);
+
+/// How an upstream differs from the plainest one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamConfig {
+    /// Shown by `/ping`, as the demo application of Interlock's documentation does.
+    pub metadata: Option<String>,
+    /// Serves TLS with it, and nothing else.
+    pub tls: Option<Pem>,
+}
 
 /// A running upstream; dropping it kills it with all its connections.
 #[derive(Debug)]
@@ -45,22 +61,37 @@ pub struct Upstream {
     job: JoinHandle<()>,
 }
 
-/// What it was asked.
+/// What it was asked, and what it answers instead while it is told to.
 #[derive(Debug, Default)]
 struct Seen {
     requests: AtomicU64,
+    connections: AtomicU64,
     last: Mutex<Option<Instant>>,
+    /// 0 is the status that the path asks for.
+    status: AtomicU16,
 }
 
 impl Upstream {
     /// Listens on `addr`.
     pub async fn start(name: &str, addr: SocketAddr) -> io::Result<Self> {
+        Self::start_with(UpstreamConfig::default(), name, addr).await
+    }
+
+    /// Listens on `addr`, as `config` says.
+    pub async fn start_with(
+        config: UpstreamConfig,
+        name: &str,
+        addr: SocketAddr,
+    ) -> io::Result<Self> {
+        let UpstreamConfig { metadata, tls } = config;
+        let tls = tls.map(|pem| pem.acceptor()).transpose()?;
         let listener = TcpListener::bind(addr).await?;
         let addr = listener.local_addr()?;
         let seen = Arc::new(Seen::default());
         let (stop, stopped) = watch::channel(false);
-        let answer = Answer { name: name.into(), header: header(name)?, seen: seen.clone() };
-        let job = tokio::spawn(serve(listener, Arc::new(answer), stopped));
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let answer = Answer::new(name, metadata, scheme, seen.clone(), stopped.clone())?;
+        let job = tokio::spawn(serve(listener, tls, Arc::new(answer), stopped));
         Ok(Self { name: name.to_owned(), addr, seen, stop, job })
     }
 
@@ -77,9 +108,19 @@ impl Upstream {
         self.seen.requests.load(Ordering::Relaxed)
     }
 
+    /// How many connections it took.
+    pub fn connections(&self) -> u64 {
+        self.seen.connections.load(Ordering::Relaxed)
+    }
+
     /// When the last request reached it.
     pub fn last_request(&self) -> Option<Instant> {
         *self.seen.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers every request with this status from now on; `None` ends that.
+    pub fn set_status(&self, status: Option<u16>) {
+        self.seen.status.store(status.unwrap_or_default(), Ordering::Relaxed);
     }
 
     /// Takes no new connection, finishes what it has, and then ends.
@@ -103,13 +144,23 @@ impl Drop for Upstream {
     }
 }
 
-fn header(name: &str) -> io::Result<HeaderValue> {
-    HeaderValue::from_str(name).map_err(|_| {
-        io::Error::new(io::ErrorKind::InvalidInput, format!("upstream name {name:?}: no header"))
+/// What a connection is made of, with TLS or without.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+async fn secured(stream: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<Box<dyn Io>> {
+    Ok(match tls {
+        Some(tls) => Box::new(tls.accept(stream).await?),
+        None => Box::new(stream),
     })
 }
 
-async fn serve(listener: TcpListener, answer: Arc<Answer>, mut stopped: watch::Receiver<bool>) {
+async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    answer: Arc<Answer>,
+    mut stopped: watch::Receiver<bool>,
+) {
     let server = auto::Builder::new(TokioExecutor::new());
     let graceful = GracefulShutdown::new();
     // Aborting this job drops the set, and so all connections.
@@ -125,131 +176,23 @@ async fn serve(listener: TcpListener, answer: Arc<Answer>, mut stopped: watch::R
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
+        answer.connected();
+        let (server, tls, watcher) = (server.clone(), tls.clone(), graceful.watcher());
         let answer = answer.clone();
-        let service = hyper::service::service_fn(move |request| {
-            let answer = answer.clone();
-            async move { Ok::<_, Infallible>(answer.to(request).await) }
+        connections.spawn(async move {
+            // A client that goes away is its own business, also in a handshake.
+            let Ok(stream) = secured(stream, tls).await else { return };
+            let service = hyper::service::service_fn(move |request| {
+                let answer = answer.clone();
+                async move { Ok::<_, Infallible>(answer.to(request).await) }
+            });
+            let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
+            drop(watcher.watch(connection.into_owned()).await);
         });
-        let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
-        // A client that goes away is its own business.
-        let connection = graceful.watch(connection);
-        connections.spawn(async move { drop(connection.await) });
     }
     drop(listener);
     graceful.shutdown().await;
 }
 
-type Body = BoxBody<Bytes, hyper::Error>;
-
-fn full(body: impl Into<Bytes>) -> Body {
-    Full::new(body.into()).map_err(|never| match never {}).boxed()
-}
-
-#[derive(Debug)]
-struct Answer {
-    name: String,
-    header: HeaderValue,
-    seen: Arc<Seen>,
-}
-
-impl Answer {
-    async fn to(&self, request: Request<Incoming>) -> Response<Body> {
-        self.seen.requests.fetch_add(1, Ordering::Relaxed);
-        *self.seen.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        let mut answer = self.by_path(request).await;
-        answer.headers_mut().insert(ANSWERED_BY, self.header.clone());
-        answer
-    }
-
-    async fn by_path(&self, request: Request<Incoming>) -> Response<Body> {
-        let path = request.uri().path();
-        let segment = |verb: &str| path.rsplit_once(verb).map(|(_, rest)| rest);
-        if path.ends_with("/echo") {
-            return Response::new(request.into_body().boxed());
-        }
-        if path.ends_with("/headers") {
-            return Response::new(full(describe(&request)));
-        }
-        if let Some(delay_ms) = segment("/delay/").and_then(|ms| ms.parse().ok()) {
-            tokio::time::sleep(Duration::from_millis(delay_ms).min(DELAY_MAX)).await;
-        }
-        let mut answer = Response::new(full(format!("{}\n", self.name)));
-        if let Some(code) = segment("/status/").and_then(|code| code.parse::<u16>().ok()) {
-            *answer.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_REQUEST);
-        }
-        answer
-    }
-}
-
-/// The request as it arrived, in JSON.
-fn describe(request: &Request<Incoming>) -> String {
-    let mut headers = BTreeMap::<&str, Vec<String>>::new();
-    for (name, value) in request.headers() {
-        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-        headers.entry(name.as_str()).or_default().push(value);
-    }
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    serde_json::json!({
-        "method": request.method().as_str(),
-        "path": path,
-        "version": format!("{:?}", request.version()),
-        "headers": headers,
-    })
-    .to_string()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::http;
-
-    const WAIT: Duration = Duration::from_secs(5);
-
-    async fn upstream() -> Upstream {
-        Upstream::start("blue", SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap()
-    }
-
-    #[tokio::test]
-    async fn it_says_who_it_is_and_what_it_was_asked() {
-        let blue = upstream().await;
-        assert_eq!(http::who_answers(blue.addr(), "a.example", "/").await.unwrap(), "blue");
-        let seen = http::get(blue.addr(), "a.example", "/app/headers?x=1", WAIT).await.unwrap();
-        let seen: serde_json::Value = serde_json::from_slice(seen.body()).unwrap();
-        assert_eq!(seen["headers"]["host"][0], "a.example");
-        assert_eq!(seen["path"], "/app/headers?x=1");
-        let echo = ::http::Request::post("/echo").body(Full::from("hello")).unwrap();
-        assert_eq!(http::send(blue.addr(), echo, WAIT).await.unwrap().body(), "hello");
-        let teapot = http::get(blue.addr(), "a", "/status/418", WAIT).await.unwrap();
-        assert_eq!(teapot.status().as_u16(), 418);
-        assert_eq!(blue.requests(), 4);
-    }
-
-    #[tokio::test]
-    async fn a_graceful_stop_finishes_what_was_begun() {
-        let blue = upstream().await;
-        let addr = blue.addr();
-        let request = tokio::spawn(async move { http::get(addr, "a", "/delay/200", WAIT).await });
-        crate::eventually(WAIT, || {
-            let requests = blue.requests();
-            async move { if requests == 1 { Ok(()) } else { Err("no request yet".into()) } }
-        })
-        .await;
-        blue.stop(WAIT).await;
-        assert_eq!(request.await.unwrap().unwrap().status().as_u16(), 200);
-        assert!(http::get(addr, "a", "/", WAIT).await.is_err());
-    }
-
-    #[tokio::test]
-    async fn a_kill_cuts_off_what_was_begun() {
-        let blue = upstream().await;
-        let addr = blue.addr();
-        let request = tokio::spawn(async move { http::get(addr, "a", "/delay/60000", WAIT).await });
-        crate::eventually(WAIT, || {
-            let requests = blue.requests();
-            async move { if requests == 1 { Ok(()) } else { Err("no request yet".into()) } }
-        })
-        .await;
-        blue.kill().await;
-        assert!(request.await.unwrap().is_err());
-    }
-}
+mod tests;

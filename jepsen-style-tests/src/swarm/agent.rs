@@ -1,7 +1,7 @@
 //! What Swarm's machines do: start what is to run, kill what is to stop, and say so.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use dovetail_stand_in::{StandIn, Task, TaskState};
 use tokio::task::JoinSet;
 
 use super::UPSTREAM_PORT;
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, UpstreamConfig};
 
 /// From one state of a starting task to the next.
 const START_STEP: Duration = Duration::from_millis(40);
@@ -27,6 +27,8 @@ pub(super) struct Agent {
 #[derive(Debug, Default)]
 struct Shared {
     containers: Mutex<Containers>,
+    /// What runs in the tasks of each service.
+    configs: Mutex<BTreeMap<String, UpstreamConfig>>,
     /// Numbers containers, so that no two answer with one name.
     number: AtomicU64,
     /// From the mark to the container's death, in milliseconds.
@@ -56,10 +58,22 @@ impl Agent {
         self.shared.containers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What runs in the tasks of `service` that are started from now on.
+    pub(super) fn configure(&self, service: &str, config: UpstreamConfig) {
+        let mut configs = self.shared.configs.lock().unwrap_or_else(PoisonError::into_inner);
+        configs.insert(service.to_owned(), config);
+    }
+
+    fn config(&self, service: &str) -> UpstreamConfig {
+        let configs = self.shared.configs.lock().unwrap_or_else(PoisonError::into_inner);
+        configs.get(service).cloned().unwrap_or_default()
+    }
+
     async fn start_upstream(&self, service: &str, addr: SocketAddr) -> anyhow::Result<Upstream> {
         let number = self.shared.number.fetch_add(1, Ordering::Relaxed) + 1;
         let name = format!("{service}.{number}");
-        Upstream::start(&name, addr).await.with_context(|| format!("{name} on {addr}"))
+        let upstream = Upstream::start_with(self.config(service), &name, addr).await;
+        upstream.with_context(|| format!("{name} on {addr}"))
     }
 
     /// Starts what a task of `service` on `addr` will find running.
@@ -79,6 +93,20 @@ impl Agent {
         self.containers().running.get(task).map(Upstream::requests)
     }
 
+    pub(super) fn set_status(&self, task: &str, status: Option<u16>) {
+        if let Some(upstream) = self.containers().running.get(task) {
+            upstream.set_status(status);
+        }
+    }
+
+    /// Kills a container that Swarm goes on to believe in.
+    pub(super) async fn crash(&self, task: &str) {
+        let killed = self.containers().running.remove(task);
+        if let Some(upstream) = killed {
+            upstream.kill().await;
+        }
+    }
+
     /// Carries out what the stand-in decides, until it is aborted.
     pub(super) async fn run(self, stand_in: StandIn) {
         // Aborting this job ends them too.
@@ -92,7 +120,9 @@ impl Agent {
                     if self.container(id).is_none() && starting.insert(id.clone()) {
                         let service = model.services.get(&task.service);
                         let service = service.map_or("gone", |service| &service.spec.name);
-                        self.start(&mut jobs, &stand_in, task, service.to_owned());
+                        let service = service.to_owned();
+                        let machine = model.nodes.get(&task.node).map(|node| node.address);
+                        self.start(&mut jobs, &stand_in, task, service, machine);
                     }
                 } else if !task.wanted() && stopping.insert(id.clone()) {
                     self.stop(&mut jobs, &stand_in, task);
@@ -103,10 +133,16 @@ impl Agent {
         }
     }
 
-    fn start(&self, jobs: &mut JoinSet<()>, stand_in: &StandIn, task: &Task, service: String) {
-        let Some((_, address)) = task.addresses.first() else { return };
+    fn start(
+        &self,
+        jobs: &mut JoinSet<()>,
+        stand_in: &StandIn,
+        task: &Task,
+        service: String,
+        machine: Option<IpAddr>,
+    ) {
+        let Some(addr) = address(task, machine) else { return };
         let (agent, stand_in, id) = (self.clone(), stand_in.clone(), task.id.clone());
-        let addr = SocketAddr::new(*address, UPSTREAM_PORT);
         let ready = self.containers().ready.remove(&addr);
         if task.runs()
             && let Some(upstream) = ready
@@ -147,4 +183,12 @@ impl Agent {
             _ = stand_in.remove_task(&id);
         });
     }
+}
+
+/// Where what runs in a task listens: on its first network, else at a port of its machine.
+fn address(task: &Task, machine: Option<IpAddr>) -> Option<SocketAddr> {
+    if let Some((_, address)) = task.addresses.first() {
+        return Some(SocketAddr::new(*address, UPSTREAM_PORT));
+    }
+    Some(SocketAddr::new(machine?, task.host_ports.first()?.published))
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use dovetail_stand_in::ServiceSpec;
+use dovetail_stand_in::{HostPort, ServiceSpec};
 
 use super::UPSTREAM_PORT;
+use crate::upstream::UpstreamConfig;
 
 /// The network that the application's tasks are on: the stand-in's own.
 pub const NETWORK: &str = "demo";
@@ -16,6 +17,12 @@ pub struct ServiceConfig {
     pub name: String,
     pub labels: BTreeMap<String, String>,
     pub replicas: u8,
+    /// Its networks by name; tasks are reached on the first.
+    pub networks: Vec<String>,
+    /// Published in host mode for [`UPSTREAM_PORT`], on each task's machine.
+    pub host_port: Option<u16>,
+    /// What runs in each of its tasks.
+    pub upstream: UpstreamConfig,
 }
 
 /// Which goes first when a task is replaced.
@@ -28,14 +35,31 @@ pub enum UpdateOrder {
 impl ServiceConfig {
     /// A service with these labels; `com.docker.lb.` stands before each key.
     pub fn labelled(name: &str, replicas: u8, labels: &[(&str, &str)]) -> Self {
-        Self { name: name.to_owned(), labels: lb_labels(labels), replicas }
+        Self {
+            name: name.to_owned(),
+            labels: lb_labels(labels),
+            replicas,
+            networks: vec![NETWORK.to_owned()],
+            host_port: None,
+            upstream: UpstreamConfig::default(),
+        }
     }
 
-    pub(super) fn spec(self, addresses: Vec<IpAddr>) -> ServiceSpec {
-        let Self { name, labels, replicas } = self;
+    pub(super) fn spec(self, vip: Option<IpAddr>, addresses: Vec<IpAddr>) -> ServiceSpec {
+        let Self { name, labels, replicas, networks, host_port, upstream: _ } = self;
         let replicas = u64::from(replicas);
-        let networks = vec![NETWORK.to_owned()];
-        ServiceSpec { name, labels, replicas, addresses, networks, ..ServiceSpec::default() }
+        let host_port = host_port.map(|published| HostPort { target: UPSTREAM_PORT, published });
+        let host_ports = host_port.into_iter().collect();
+        ServiceSpec {
+            name,
+            labels,
+            replicas,
+            addresses,
+            networks,
+            vip,
+            host_ports,
+            ..ServiceSpec::default()
+        }
     }
 
     /// A service that is published as `host`.

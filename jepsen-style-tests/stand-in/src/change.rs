@@ -65,8 +65,10 @@ impl Draft<'_> {
             .collect::<Result<_, _>>()?;
         let mut vips = Vec::new();
         if spec.endpoint_mode == crate::spec::EndpointMode::Vip {
+            let mut given = spec.vip;
             for network in &networks {
-                vips.push((network.id.clone(), self.model.next_address(network)));
+                let vip = given.take().unwrap_or_else(|| self.model.next_address(network));
+                vips.push((network.id.clone(), vip));
             }
         }
         let id = self.model.next_id();

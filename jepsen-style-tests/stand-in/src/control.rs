@@ -33,7 +33,7 @@
 //!
 //! A service: `{"name": "web", "labels": {}, "networks": ["demo"], "mode":
 //! "replicated", "replicas": 2, "addresses": ["127.0.0.2", "127.0.0.3"],
-//! "host_ports": [{"target": 80, "published": 8080}], "endpoint_mode": "vip"}`;
+//! "vip": "127.0.0.4", "host_ports": [{"target": 80, "published": 8080}], "endpoint_mode": "vip"}`;
 //! all but the name may be left out.
 
 use std::collections::BTreeMap;

@@ -23,6 +23,9 @@ pub struct ServiceSpec {
     /// living one has, so that a rolling update wants more of them than replicas.
     /// Made up from the network's subnet when there are none.
     pub addresses: Vec<IpAddr>,
+    /// The virtual address on the first network, which the caller must serve himself;
+    /// made up from the network's subnet when there is none.
+    pub vip: Option<IpAddr>,
     /// Ports published in host mode.
     pub host_ports: Vec<HostPort>,
     pub endpoint_mode: EndpointMode,
@@ -38,6 +41,7 @@ impl Default for ServiceSpec {
             mode: Mode::Replicated,
             replicas: 1,
             addresses: Vec::new(),
+            vip: None,
             host_ports: Vec::new(),
             endpoint_mode: EndpointMode::Vip,
             image: "stand-in:1".to_owned(),
