@@ -207,6 +207,7 @@ impl Attempts<'_> {
                         BodyFault::TooLarge { limit } => ProxyError::BodyTooLarge { limit },
                         BodyFault::Violation(violation) => ProxyError::Framing(violation),
                         BodyFault::ClientGone => ProxyError::ClientGone,
+                        BodyFault::TooSlow => ProxyError::BodyTimeout,
                     }));
                 }
                 if error.is_parse() {
