@@ -3,21 +3,25 @@
 //! A request is repeated only if nothing of it was sent, or if it is idempotent and
 //! without a body and not one byte of a response came back.
 
+use std::error::Error;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use dovetail_routing::Revision;
+use dovetail_routing::snapshot::UpstreamProtocol;
 use http::header::HOST;
-use http::{Request, Response, StatusCode, request};
-use hyper::body::Incoming;
+use http::{Request, StatusCode, request, response};
 
 use crate::balance::{ATTEMPTS_MAX, Tried};
-use crate::body::{BodyFault, BodyState, Gate, RequestBody};
+use crate::body::{BodyFault, BodyState, Gate, Received, RequestBody};
 use crate::dial::{DialError, ExchangeError, UpstreamConn};
+use crate::http2::{Exchange, Failure};
 use crate::record::Record;
 use crate::respond::ProxyError;
 use crate::table::{Options, RouteEntry};
+use crate::target::InvalidHost;
 use crate::upstream::now_ms;
 use crate::worker::Worker;
 
@@ -31,23 +35,24 @@ pub struct Outgoing {
     copy: Option<request::Parts>,
     /// Present until it is sent.
     whole: Option<Request<RequestBody>>,
+    gate: Option<Arc<Gate>>,
 }
 
 impl Outgoing {
     /// `gate` keeps the body back until the upstream says 100.
     pub fn new(parts: request::Parts, body: RequestBody, gate: Option<Arc<Gate>>) -> Self {
         if body.is_empty() && parts.method.is_idempotent() {
-            return Self { copy: Some(parts), whole: None };
+            return Self { copy: Some(parts), whole: None, gate: None };
         }
         let mut request = Request::from_parts(parts, body);
-        if let Some(gate) = gate {
+        if let Some(gate) = gate.clone() {
             hyper::ext::on_informational(&mut request, move |response| {
                 if response.status() == StatusCode::CONTINUE {
                     gate.open();
                 }
             });
         }
-        Self { copy: None, whole: Some(request) }
+        Self { copy: None, whole: Some(request), gate }
     }
 
     fn take(&mut self) -> Option<Request<RequestBody>> {
@@ -77,6 +82,8 @@ pub struct Attempts<'r> {
     pub options: &'r Options,
     /// Who is to stay on one upstream.
     pub user: Option<u64>,
+    /// Whether it is gRPC, which needs HTTP/2.
+    pub grpc: bool,
     pub outgoing: Outgoing,
     pub state: Rc<BodyState>,
     /// Given for a large body.
@@ -94,13 +101,16 @@ enum Failed {
     Final(ProxyError),
 }
 
+/// What an upstream answered.
+pub type Answer = (response::Parts, Received);
+
 impl Attempts<'_> {
-    /// Asks upstreams until one answers, or no other may be asked.
+    /// Asks upstreams until one answers, or no other may be asked. Gives its position.
     pub async fn run(
         &mut self,
         record: &mut Record,
         revision: Revision,
-    ) -> Result<(Response<Incoming>, Box<UpstreamConn>), ProxyError> {
+    ) -> Result<(usize, Answer), ProxyError> {
         let worker = self.worker;
         let mut last = None;
         // Set to ask the same upstream again over a new connection.
@@ -123,8 +133,20 @@ impl Attempts<'_> {
             if record.attempts > 1 {
                 worker.telemetry.retried();
             }
-            match self.attempt(position, fresh).await {
-                Ok(answered) => return Ok(answered),
+            if !fresh && self.outgoing.copy.is_none() {
+                // Lets the runtime hear from the kernel first: a pooled connection that the
+                // upstream just closed would cost a request that cannot be repeated.
+                tokio::task::yield_now().await;
+            }
+            let attempted = match self.is_http2(position) {
+                true => self.http2(position, fresh).await,
+                false => self.http1(position, fresh).await,
+            };
+            match attempted {
+                Ok(answer) => {
+                    self.note_status(position, answer.0.status);
+                    return Ok((position, answer));
+                }
                 Err(Failed::Final(error)) => return Err(error),
                 Err(Failed::Stale(error)) => {
                     again = Some(position);
@@ -135,58 +157,43 @@ impl Attempts<'_> {
         }
     }
 
-    async fn attempt(
-        &mut self,
-        position: usize,
-        fresh: bool,
-    ) -> Result<(Response<Incoming>, Box<UpstreamConn>), Failed> {
-        let worker = self.worker;
-        let upstream = &self.entry.candidates[position].upstream;
-        let address = upstream.address;
-        if !fresh && self.outgoing.copy.is_none() {
-            // Lets the runtime hear from the kernel first: a pooled connection that the
-            // upstream just closed would cost a request that cannot be repeated.
-            tokio::task::yield_now().await;
+    /// Whether HTTP/2 is spoken to an upstream: its service says so, or else the
+    /// configuration, or it is gRPC.
+    fn is_http2(&self, position: usize) -> bool {
+        let asked = match self.entry.dial(position).protocol {
+            UpstreamProtocol::Auto => self.options.http_version,
+            other => other,
+        };
+        match asked {
+            UpstreamProtocol::Auto => self.grpc,
+            UpstreamProtocol::Http1 => false,
+            UpstreamProtocol::Http2 => true,
         }
+    }
+
+    async fn http1(&mut self, position: usize, fresh: bool) -> Result<Answer, Failed> {
+        let (worker, entry) = (self.worker, self.entry);
+        let address = entry.candidates[position].upstream.address;
         let pooled = if fresh {
             None
         } else {
-            let take = |cx: &mut std::task::Context<'_>| worker.pool.take(upstream.id, cx);
-            std::future::poll_fn(|cx| std::task::Poll::Ready(take(cx))).await
+            let key = entry.key(position);
+            std::future::poll_fn(|cx| Poll::Ready(worker.pool.take(key, cx))).await
         };
         let mut conn = match pooled {
             Some(conn) => conn,
             None => {
-                let others = self.entry.candidates.len() > self.tried.count();
-                let mut timeout = self.options.connect_timeout;
-                if others {
-                    timeout = timeout.min(CONNECT_TIMEOUT_WITH_OTHERS);
-                }
-                UpstreamConn::dial(upstream, timeout).await.map_err(|error| {
-                    self.note_failure(position, matches!(error, DialError::Timeout(_)));
-                    Failed::Next(match error {
-                        DialError::Timeout(_) => ProxyError::ConnectTimeout { address, error },
-                        DialError::Connect(_) => ProxyError::Connect { address, error },
-                    })
-                })?
+                let destination = entry.destination(position);
+                let dialled = UpstreamConn::dial(&destination, self.connect_timeout()).await;
+                dialled.map_err(|error| self.not_connected(position, error))?
             }
         };
-        let Some(mut request) = self.outgoing.take() else {
-            return Err(Failed::Final(ProxyError::ClientGone));
-        };
-        if !request.headers().contains_key(HOST) {
-            // HTTP/1.0 without a Host, and HTTP/1.1 needs one.
-            request.headers_mut().insert(HOST, upstream.header.clone());
-        }
+        let request = self.take(position)?;
         let after = self.options.read_timeout;
-        let failure = match conn.exchange(request, after, self.send_timeout).await {
+        let failure = match conn.exchange(request, &self.state, after, self.send_timeout).await {
             Ok(response) => {
-                if response.status().is_server_error() && self.entry.dial(position).fail_on_5xx {
-                    self.note_failure(position, false);
-                } else {
-                    upstream.succeeded();
-                }
-                return Ok((response, conn));
+                let (head, incoming) = response.into_parts();
+                return Ok((head, Received::Http1(incoming, conn)));
             }
             Err(failure) => failure,
         };
@@ -194,68 +201,146 @@ impl Attempts<'_> {
         match failure {
             ExchangeError::Unsent(request, error) => {
                 self.outgoing.put_back(*request);
-                let error = ProxyError::UpstreamClosed { address, error };
+                let error = ProxyError::UpstreamClosed { address, error: error.into() };
                 if stale {
                     return Err(Failed::Stale(error));
                 }
                 self.note_failure(position, false);
                 Err(Failed::Next(error))
             }
-            ExchangeError::Died(error) => {
-                if let Some(fault) = self.state.fault() {
-                    return Err(Failed::Final(match fault {
-                        BodyFault::TooLarge { limit } => ProxyError::BodyTooLarge { limit },
-                        BodyFault::Violation(violation) => ProxyError::Framing(violation),
-                        BodyFault::ClientGone => ProxyError::ClientGone,
-                        BodyFault::TooSlow => ProxyError::BodyTimeout,
-                    }));
-                }
-                if error.is_parse() {
-                    let reason = dovetail_process::chain(&error);
-                    return Err(Failed::Final(ProxyError::InvalidResponse { address, reason }));
-                }
-                let cut_off = is_timed_out(&error);
-                let error = ProxyError::UpstreamClosed { address, error };
-                if stale && !cut_off && self.outgoing.is_at_hand() {
-                    return Err(Failed::Stale(error));
-                }
-                // A pooled connection that had died says nothing about the upstream.
-                if !stale || cut_off {
-                    self.note_failure(position, cut_off);
-                }
+            ExchangeError::Died(error) if error.is_parse() && self.state.fault().is_none() => {
+                let reason = dovetail_process::chain(&error);
+                Err(Failed::Final(ProxyError::InvalidResponse { address, reason }))
+            }
+            ExchangeError::Died(error) => Err(self.died(position, stale, error)),
+            ExchangeError::Timeout => Err(self.timed_out(position)),
+        }
+    }
+
+    async fn http2(&mut self, position: usize, fresh: bool) -> Result<Answer, Failed> {
+        let destination = self.entry.destination(position);
+        let address = destination.upstream.address;
+        let leased = self.worker.http2.lease(&destination, self.connect_timeout()).await;
+        let lease = leased.map_err(|error| self.not_connected(position, error))?;
+        let stale = lease.reused() && !fresh;
+        let request = self.take(position)?;
+        let exchange = Exchange {
+            https: destination.tls.is_some(),
+            gate: self.outgoing.gate.as_deref(),
+            state: &self.state,
+            response_timeout: self.options.read_timeout,
+        };
+        match exchange.run(lease, request).await {
+            Ok((head, body)) => Ok((head, Received::Http2(Box::new(body)))),
+            Err(Failure::Refused(error)) => {
+                let error = ProxyError::UpstreamClosed { address, error: error.into() };
                 Err(if self.outgoing.is_at_hand() {
                     Failed::Next(error)
                 } else {
                     Failed::Final(error)
                 })
             }
-            ExchangeError::Timeout => {
-                self.note_failure(position, true);
-                Err(Failed::Final(ProxyError::ResponseTimeout { address, after }))
+            Err(Failure::Died(error)) if error.is_reset() && self.state.fault().is_none() => {
+                // The application's word, as a status is.
+                let error = ProxyError::UpstreamClosed { address, error: error.into() };
+                Err(Failed::Final(error))
             }
+            Err(Failure::Died(error)) => Err(self.died(position, stale, error)),
+            Err(Failure::Timeout) => Err(self.timed_out(position)),
+            Err(Failure::Authority) => Err(Failed::Final(ProxyError::Host(InvalidHost::Malformed))),
         }
     }
 
-    /// Counts a failure; connections to an upstream that fell silent are worth nothing.
+    /// The request, for this upstream.
+    fn take(&mut self, position: usize) -> Result<Request<RequestBody>, Failed> {
+        let mut request = self.outgoing.take().ok_or(Failed::Final(ProxyError::ClientGone))?;
+        if !request.headers().contains_key(HOST) {
+            // HTTP/1.0 without a Host, and later versions need one.
+            let upstream = &self.entry.candidates[position].upstream;
+            request.headers_mut().insert(HOST, upstream.header.clone());
+        }
+        Ok(request)
+    }
+
+    fn connect_timeout(&self) -> Duration {
+        let timeout = self.options.connect_timeout;
+        match self.entry.candidates.len() > self.tried.count() {
+            true => timeout.min(CONNECT_TIMEOUT_WITH_OTHERS),
+            false => timeout,
+        }
+    }
+
+    /// No connection came to be: nothing was sent.
+    fn not_connected(&self, position: usize, error: DialError) -> Failed {
+        let address = self.entry.candidates[position].upstream.address;
+        self.note_failure(position, matches!(error, DialError::Timeout(_)));
+        Failed::Next(match error {
+            DialError::Timeout(_) => ProxyError::ConnectTimeout { address, error },
+            DialError::Connect(_) => ProxyError::Connect { address, error },
+            DialError::Tls(_) => ProxyError::UpstreamTls { address, error },
+            DialError::Http2(_) => {
+                let reason = dovetail_process::chain(&error);
+                ProxyError::InvalidResponse { address, reason }
+            }
+        })
+    }
+
+    /// The connection ended after the request began to be sent.
+    fn died(
+        &self,
+        position: usize,
+        stale: bool,
+        error: impl Error + Send + Sync + 'static,
+    ) -> Failed {
+        if let Some(fault) = self.state.fault() {
+            return Failed::Final(match fault {
+                BodyFault::TooLarge { limit } => ProxyError::BodyTooLarge { limit },
+                BodyFault::Violation(violation) => ProxyError::Framing(violation),
+                BodyFault::ClientGone => ProxyError::ClientGone,
+            });
+        }
+        let cut_off = is_timed_out(&error);
+        let address = self.entry.candidates[position].upstream.address;
+        let error = ProxyError::UpstreamClosed { address, error: error.into() };
+        let at_hand = self.outgoing.is_at_hand();
+        if stale && !cut_off && at_hand {
+            return Failed::Stale(error);
+        }
+        // A pooled connection that had died says nothing about the upstream.
+        if !stale || cut_off {
+            self.note_failure(position, cut_off);
+        }
+        if at_hand { Failed::Next(error) } else { Failed::Final(error) }
+    }
+
+    fn timed_out(&self, position: usize) -> Failed {
+        self.note_failure(position, true);
+        let address = self.entry.candidates[position].upstream.address;
+        Failed::Final(ProxyError::ResponseTimeout { address, after: self.options.read_timeout })
+    }
+
+    fn note_status(&self, position: usize, status: StatusCode) {
+        if status.is_server_error() && self.entry.dial(position).fail_on_5xx {
+            self.note_failure(position, false);
+        } else {
+            self.entry.candidates[position].upstream.succeeded();
+        }
+    }
+
     fn note_failure(&self, position: usize, silent: bool) {
-        let worker = self.worker;
-        let upstream = &self.entry.candidates[position].upstream;
-        if upstream.failed(now_ms(), self.entry.dial(position)) {
-            worker.telemetry.upstream_out();
-        }
-        if silent {
-            worker.pool.evict(upstream.id);
-        }
+        self.entry.note_failure(position, self.worker, silent);
     }
 }
 
 /// Whether the kernel gave up on the connection: nothing came back for a while.
-fn is_timed_out(error: &hyper::Error) -> bool {
-    let mut cause = std::error::Error::source(error);
+fn is_timed_out(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
     while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+        let io = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        let h2 = error.downcast_ref::<h2::Error>().and_then(h2::Error::get_io);
+        if let Some(kind) = io.or(h2.map(std::io::Error::kind)) {
             use std::io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
-            return matches!(error.kind(), TimedOut | HostUnreachable | NetworkUnreachable);
+            return matches!(kind, TimedOut | HostUnreachable | NetworkUnreachable);
         }
         cause = error.source();
     }

@@ -16,9 +16,10 @@ use hyper::body::Incoming;
 
 use crate::dial::UpstreamConn;
 use crate::framing::Violation;
-use crate::pace::UploadPace;
+use crate::http2::Http2Body;
 use crate::record::Record;
 use crate::stream::Wire;
+use crate::worker::Worker;
 
 /// How long a client that expects `100 Continue` is kept waiting for the upstream's word.
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
@@ -29,19 +30,24 @@ pub enum BodyFault {
     TooLarge { limit: u64 },
     Violation(Violation),
     ClientGone,
-    TooSlow,
 }
 
 /// What a request's body tells whoever waits for the response.
 #[derive(Debug, Default)]
 pub struct BodyState {
     fault: Cell<Option<BodyFault>>,
+    last_sent: Cell<Option<Instant>>,
 }
 
 impl BodyState {
     /// Why the body did not arrive whole.
     pub fn fault(&self) -> Option<BodyFault> {
         self.fault.get()
+    }
+
+    /// When the last piece of it was passed on.
+    pub fn last_sent(&self) -> Option<Instant> {
+        self.last_sent.get()
     }
 }
 
@@ -87,8 +93,6 @@ pub struct Upload {
     state: Rc<BodyState>,
     wire: Rc<Wire>,
     gate: Option<(Arc<Gate>, Pin<Box<tokio::time::Sleep>>)>,
-    /// Where the connection does not watch the pace of its one body.
-    pace: Option<UploadPace>,
 }
 
 impl RequestBody {
@@ -105,8 +109,16 @@ impl RequestBody {
         }
         let gate =
             gate.map(|gate| (Arc::clone(gate), Box::pin(tokio::time::sleep(CONTINUE_PATIENCE))));
-        let (state, wire, pace) = (Rc::clone(state), Rc::clone(wire), wire.upload_pace());
-        Self::Upload(Box::new(Upload { incoming, limit, seen: 0, state, wire, gate, pace }))
+        let (state, wire) = (Rc::clone(state), Rc::clone(wire));
+        Self::Upload(Box::new(Upload { incoming, limit, seen: 0, state, wire, gate }))
+    }
+
+    /// What holds it back until the upstream asks for it.
+    pub fn gate(&self) -> Option<Arc<Gate>> {
+        match self {
+            Self::Empty => None,
+            Self::Upload(upload) => upload.gate.as_ref().map(|(gate, _)| Arc::clone(gate)),
+        }
     }
 
     /// Whether there is nothing to send.
@@ -135,25 +147,16 @@ impl Body for RequestBody {
             }
             upload.gate = None;
         }
-        let polled = Pin::new(&mut upload.incoming).poll_frame(cx);
-        if polled.is_pending() {
-            let pace = upload.pace.as_mut();
-            if pace.is_some_and(|pace| pace.poll_pending(cx).is_ready()) {
-                upload.state.fault.set(Some(BodyFault::TooSlow));
-                return Poll::Ready(Some(Err(Incomplete)));
-            }
-        }
-        let fault = match std::task::ready!(polled) {
+        let fault = match std::task::ready!(Pin::new(&mut upload.incoming).poll_frame(cx)) {
             None => return Poll::Ready(None),
             Some(Ok(frame)) => {
-                let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
-                if let Some(pace) = &mut upload.pace {
-                    pace.came(bytes);
-                }
-                upload.seen += bytes;
+                upload.seen += frame.data_ref().map_or(0, Bytes::len) as u64;
                 match upload.limit {
                     Some(limit) if upload.seen > limit => BodyFault::TooLarge { limit },
-                    _ => return Poll::Ready(Some(Ok(frame))),
+                    _ => {
+                        upload.state.last_sent.set(Some(Instant::now()));
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
                 }
             }
             Some(Err(_)) => match upload.wire.violation() {
@@ -180,7 +183,7 @@ impl Body for RequestBody {
     }
 }
 
-/// Why a response's body did not arrive whole, for hyper to close the connection.
+/// Why a response's body did not arrive whole, for hyper to end the connection or stream.
 pub type BodyError = Box<dyn Error + Send + Sync>;
 
 /// The body of a response, on its way to the client.
@@ -192,72 +195,126 @@ pub enum ResponseBody {
     Streaming(Box<Streaming>),
 }
 
+/// The body of an answer, where it comes from.
+#[derive(Debug)]
+pub enum Received {
+    Http1(Incoming, Box<UpstreamConn>),
+    Http2(Box<Http2Body>),
+}
+
 /// A response that is being received.
 #[derive(Debug)]
 pub struct Streaming {
-    incoming: Incoming,
-    /// Until the response has ended and the connection is free for another.
-    conn: Option<Box<UpstreamConn>>,
+    source: Source,
     silence_max: Duration,
-    silent_since: Option<Instant>,
     record: Box<Record>,
 }
 
-impl Streaming {
-    /// `incoming` comes over `conn`.
-    pub fn new(
+#[derive(Debug)]
+enum Source {
+    Http1 {
         incoming: Incoming,
-        conn: Box<UpstreamConn>,
-        silence_max: Duration,
-        record: Box<Record>,
-    ) -> Self {
-        Self { incoming, conn: Some(conn), silence_max, silent_since: None, record }
-    }
+        /// Until the response has ended and the connection is free for another.
+        conn: Option<Box<UpstreamConn>>,
+        silent_since: Option<Instant>,
+    },
+    Http2(Box<Http2Body>),
+}
 
-    fn finish(&mut self, cx: &mut Context<'_>) {
-        if let Some(conn) = self.conn.take() {
-            self.record.worker().pool.put(conn, cx);
-        }
+impl Streaming {
+    /// What is `received`, as long as no silence is longer than `silence_max`.
+    pub fn new(received: Received, silence_max: Duration, record: Box<Record>) -> Self {
+        let source = match received {
+            Received::Http1(incoming, conn) => {
+                Source::Http1 { incoming, conn: Some(conn), silent_since: None }
+            }
+            Received::Http2(body) => Source::Http2(body),
+        };
+        Self { source, silence_max, record }
     }
 
     fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let mut driven = false;
-        loop {
-            match Pin::new(&mut self.incoming).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    self.silent_since = None;
-                    self.record.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
-                    if self.incoming.is_end_stream() {
-                        self.finish(cx);
-                    }
-                    return Poll::Ready(Some(Ok(frame)));
-                }
-                Poll::Ready(None) => {
-                    self.finish(cx);
-                    return Poll::Ready(None);
-                }
-                Poll::Ready(Some(Err(error))) => {
-                    self.conn = None;
-                    self.record.error = Some("upstream_broke_off");
-                    return Poll::Ready(Some(Err(error.into())));
-                }
-                Poll::Pending => {}
+        let Self { source, silence_max, record } = self;
+        let polled = match source {
+            Source::Http1 { incoming, conn, silent_since } => {
+                let worker = record.worker();
+                poll_http1(incoming, conn, silent_since, *silence_max, worker, cx)
             }
-            let Some(conn) = &mut self.conn else { return Poll::Pending };
-            if driven {
-                let since = *self.silent_since.get_or_insert_with(Instant::now);
-                std::task::ready!(conn.poll_deadline(cx, since + self.silence_max));
-                self.conn = None;
-                self.record.error = Some("response_timeout");
-                return Poll::Ready(Some(Err("the upstream fell silent".into())));
+            Source::Http2(body) => body.poll_frame(cx, *silence_max),
+        };
+        Poll::Ready(match std::task::ready!(polled) {
+            Some(Ok(frame)) => {
+                record.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                Some(Ok(frame))
             }
-            conn.drive(cx);
-            driven = true;
-        }
+            Some(Err(broken)) => {
+                record.broke_off(&broken);
+                Some(Err(broken.into()))
+            }
+            None => None,
+        })
     }
+}
+
+/// Takes the next piece of an answer, and drives the connection that it comes over.
+fn poll_http1(
+    incoming: &mut Incoming,
+    conn: &mut Option<Box<UpstreamConn>>,
+    silent_since: &mut Option<Instant>,
+    silence_max: Duration,
+    worker: &Worker,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    let finish = |conn: &mut Option<Box<UpstreamConn>>, cx: &mut Context<'_>| {
+        if let Some(conn) = conn.take() {
+            worker.pool.put(conn, cx);
+        }
+    };
+    let mut driven = false;
+    loop {
+        match Pin::new(&mut *incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                *silent_since = None;
+                if incoming.is_end_stream() {
+                    finish(conn, cx);
+                }
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            Poll::Ready(None) => {
+                finish(conn, cx);
+                return Poll::Ready(None);
+            }
+            Poll::Ready(Some(Err(error))) => {
+                *conn = None;
+                return Poll::Ready(Some(Err(Broken::Off(error.into()))));
+            }
+            Poll::Pending => {}
+        }
+        let Some(live) = conn else { return Poll::Pending };
+        if driven {
+            let since = *silent_since.get_or_insert_with(Instant::now);
+            std::task::ready!(live.poll_deadline(cx, since + silence_max));
+            *conn = None;
+            return Poll::Ready(Some(Err(Broken::Silent)));
+        }
+        live.drive(cx);
+        driven = true;
+    }
+}
+
+/// Why an answer did not come whole. hyper looks for the code of a reset in the causes,
+/// and resets the client's stream with the same.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    #[error("the upstream broke off")]
+    Off(#[source] BodyError),
+    #[error("the application reset the stream")]
+    Reset(#[source] BodyError),
+    #[error("the upstream fell silent")]
+    Silent,
 }
 
 impl Body for ResponseBody {
@@ -284,14 +341,21 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own { text, .. } => text.is_empty(),
-            Self::Streaming(streaming) => streaming.incoming.is_end_stream(),
+            Self::Streaming(streaming) => match &streaming.source {
+                Source::Http1 { incoming, .. } => incoming.is_end_stream(),
+                Source::Http2(body) => body.is_end_stream(),
+            },
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Own { text, .. } => SizeHint::with_exact(text.len() as u64),
-            Self::Streaming(streaming) => streaming.incoming.size_hint(),
+            Self::Streaming(streaming) => match &streaming.source {
+                Source::Http1 { incoming, .. } => incoming.size_hint(),
+                // Its head says how long it is, if anything does.
+                Source::Http2(_) => SizeHint::default(),
+            },
         }
     }
 }

@@ -20,32 +20,59 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::body::RequestBody;
+use crate::body::{BodyState, RequestBody};
+use crate::socket::{USER_TIMEOUT, UpstreamStream};
 use crate::upstream::Upstream;
+use crate::upstream_tls::Terms;
 
-/// How long sent bytes may stay unacknowledged before an upstream counts as cut off.
-const USER_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a connection is silent before the kernel asks whether the peer still lives.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(3);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// How much of an upstream's response may wait in memory for a slow client.
 const BUFFER_BYTES_MAX: usize = 256 * 1_024;
 /// Longest head of a response, in bytes.
-const HEAD_BYTES_MAX: usize = 64 * 1_024;
+pub const HEAD_BYTES_MAX: usize = 64 * 1_024;
 
 type Driver = http1::Connection<TokioIo<UpstreamStream>, RequestBody>;
 
-/// Why no connection came to be.
-#[derive(Debug, thiserror::Error)]
+/// Why no connection came to be. Cheap to clone: many may wait for one connection.
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum DialError {
     #[error("connect to upstream")]
-    Connect(#[source] io::Error),
+    Connect(#[source] Arc<io::Error>),
+    #[error("TLS: {0}")]
+    Tls(Arc<str>),
+    #[error("it does not speak HTTP/2")]
+    Http2(#[source] Arc<h2::Error>),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
+}
+
+/// Where a connection leads: an upstream, and the terms under which it is secure.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    pub upstream: Arc<Upstream>,
+    pub tls: Option<Arc<Terms>>,
+}
+
+/// What tells connections apart: one is used again only for the same upstream under the same terms.
+pub type Key = (u64, u64);
+
+impl Destination {
+    /// What tells its connections from others.
+    pub fn key(&self) -> Key {
+        (self.upstream.id, self.tls.as_ref().map_or(0, |terms| terms.id()))
+    }
+
+    /// Connects, TLS included. `http2` is what is asked for in its handshake.
+    pub async fn connect(&self, http2: bool) -> Result<UpstreamStream, DialError> {
+        let failed = |error| DialError::Connect(Arc::new(error));
+        let tcp = TcpStream::connect(self.upstream.address).await.map_err(failed)?;
+        let stream = UpstreamStream::plain(tcp).map_err(failed)?;
+        match &self.tls {
+            None => Ok(stream),
+            Some(terms) => stream.secured(async |tcp| terms.secure(tcp, http2).await).await,
+        }
+    }
 }
 
 /// Why no response came.
@@ -66,7 +93,8 @@ pub struct UpstreamConn {
     driver: Option<Driver>,
     /// It ended well, by an upgrade or a close: what is left of it.
     ended: Option<Driver>,
-    pub upstream: Arc<Upstream>,
+    pub destination: Destination,
+    key: Key,
     /// It has carried a request before.
     pub reused: bool,
     pub idle_since: Instant,
@@ -76,37 +104,50 @@ pub struct UpstreamConn {
 
 impl fmt::Debug for UpstreamConn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "UpstreamConn({:?})", self.upstream)
+        write!(f, "UpstreamConn({:?})", self.destination.upstream)
     }
 }
 
 impl UpstreamConn {
     /// Connects within `timeout`.
-    pub async fn dial(upstream: &Arc<Upstream>, timeout: Duration) -> Result<Box<Self>, DialError> {
-        let connect = TcpStream::connect(upstream.address);
-        let inner = match tokio::time::timeout(timeout, connect).await {
-            Ok(connected) => connected.map_err(DialError::Connect)?,
-            Err(_) => return Err(DialError::Timeout(timeout)),
-        };
-        prepare(&inner).map_err(DialError::Connect)?;
-        let user_timeout = Rc::new(Cell::new(USER_TIMEOUT));
-        let stream = UpstreamStream { inner, set: USER_TIMEOUT, wanted: Rc::clone(&user_timeout) };
+    pub async fn dial(
+        destination: &Destination,
+        timeout: Duration,
+    ) -> Result<Box<Self>, DialError> {
+        // Before the handshake: should the terms change meanwhile, it is not used again.
+        let key = destination.key();
+        let connect = destination.connect(false);
+        let connected = tokio::time::timeout(timeout, connect).await;
+        let stream = connected.map_err(|_| DialError::Timeout(timeout))??;
+        let user_timeout = stream.user_timeout();
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(BUFFER_BYTES_MAX)
             .max_header_size(HEAD_BYTES_MAX)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| DialError::Connect(io::Error::other(error)))?;
+            .map_err(|error| DialError::Connect(Arc::new(io::Error::other(error))))?;
         Ok(Box::new(Self {
             sender,
             driver: Some(driver),
             ended: None,
-            upstream: Arc::clone(upstream),
+            destination: destination.clone(),
+            key,
             reused: false,
             idle_since: Instant::now(),
             user_timeout,
             timer: LazyTimer::default(),
         }))
+    }
+
+    /// What tells it from connections to other places.
+    pub fn key(&self) -> Key {
+        self.key
+    }
+
+    /// Whether it is worth keeping when it is idle: its upstream takes new requests, and
+    /// its terms are those in force.
+    pub fn is_kept(&self) -> bool {
+        self.destination.upstream.is_kept() && self.destination.key() == self.key
     }
 
     /// Lets the connection do what it can.
@@ -127,13 +168,15 @@ impl UpstreamConn {
         self.driver.is_some() && self.sender.is_ready()
     }
 
-    /// Sends `request` and waits for the head of the response.
+    /// Sends `request` and waits for the head of the response, as long as `state` says
+    /// that its body comes along, and `response_timeout` more.
     ///
     /// `send_timeout` is given for a request with a large body: a peer that takes no
     /// bytes for a while is then merely slow.
     pub async fn exchange(
         &mut self,
         request: Request<RequestBody>,
+        state: &BodyState,
         response_timeout: Duration,
         send_timeout: Option<Duration>,
     ) -> Result<Response<Incoming>, ExchangeError> {
@@ -141,7 +184,7 @@ impl UpstreamConn {
         // for more, which is no fault while it works on a large body.
         self.user_timeout.set(send_timeout.unwrap_or(USER_TIMEOUT).max(USER_TIMEOUT));
         let mut answer = pin!(self.sender.try_send_request(request));
-        let deadline = Instant::now() + response_timeout;
+        let start = Instant::now();
         std::future::poll_fn(|cx| {
             self.drive(cx);
             if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
@@ -154,6 +197,7 @@ impl UpstreamConn {
                 // It closed before it took the request: once dropped, it hands it back.
                 cx.waker().wake_by_ref();
             }
+            let deadline = state.last_sent().unwrap_or(start) + response_timeout;
             self.timer.poll(cx, deadline).map(|()| Err(ExchangeError::Timeout))
         })
         .await
@@ -161,16 +205,15 @@ impl UpstreamConn {
 
     /// Waits for the end of a connection that switched protocols, and takes the
     /// socket and what was read of the new protocol.
-    pub async fn into_tunnel(mut self: Box<Self>) -> Option<(TcpStream, Bytes)> {
+    pub async fn into_tunnel(mut self: Box<Self>) -> Option<(UpstreamStream, Bytes)> {
         let driver = std::future::poll_fn(|cx| {
             self.drive(cx);
             if self.driver.is_some() { Poll::Pending } else { Poll::Ready(self.ended.take()) }
         })
         .await?;
         let parts = driver.into_parts();
-        let stream = parts.io.into_inner().inner;
-        // A tunnel may stand still as long as it likes; keep-alive finds the dead.
-        set_user_timeout(&stream, Duration::ZERO);
+        let stream = parts.io.into_inner();
+        stream.be_patient();
         Some((stream, parts.read_buf))
     }
 
@@ -178,86 +221,6 @@ impl UpstreamConn {
     pub fn poll_deadline(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         self.timer.poll(cx, deadline)
     }
-}
-
-/// The socket, whose user timeout can be changed although hyper owns it.
-struct UpstreamStream {
-    inner: TcpStream,
-    set: Duration,
-    wanted: Rc<Cell<Duration>>,
-}
-
-impl UpstreamStream {
-    fn settle(&mut self) {
-        let wanted = self.wanted.get();
-        if self.set != wanted {
-            self.set = wanted;
-            set_user_timeout(&self.inner, wanted);
-        }
-    }
-}
-
-impl AsyncRead for UpstreamStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for UpstreamStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        this.settle();
-        Pin::new(&mut this.inner).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        this.settle();
-        match bufs {
-            // A plain send is the cheaper call.
-            [one] => Pin::new(&mut this.inner).poll_write(cx, one),
-            _ => Pin::new(&mut this.inner).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
-    }
-}
-
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
-    let keepalive =
-        TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_INTERVAL);
-    socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
-}
-
-fn set_user_timeout(stream: &TcpStream, timeout: Duration) {
-    let timeout = (!timeout.is_zero()).then_some(timeout);
-    // A socket that refuses has ended, which its next use tells.
-    let _ = SockRef::from(stream).set_tcp_user_timeout(timeout);
 }
 
 /// A timer that is seldom set: most deadlines are far away and never met.

@@ -18,23 +18,23 @@ use dovetail_routing::snapshot::Tls;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, Method, Response, StatusCode, Uri, Version, request, response};
+use http::{HeaderMap, Method, StatusCode, Uri, Version, request, response};
 use hyper::body::{Body as _, Incoming};
-use tokio::net::TcpStream;
 
-use crate::attempt::{Attempts, Outgoing};
+use crate::attempt::{Answer, Attempts, Outgoing};
 use crate::balance::Tried;
-use crate::body::{BodyState, Gate, RequestBody};
+use crate::body::{BodyState, Gate, Received, RequestBody};
 use crate::conn::Downstream;
-use crate::dial::UpstreamConn;
 use crate::forwarded::{self, Origin};
 use crate::headers;
 use crate::record::Record;
 use crate::redirect::{self, Asked};
 use crate::respond::ProxyError;
+use crate::socket::UpstreamStream;
 use crate::sticky;
 use crate::table::{Lookup, Options, RouteEntry};
 use crate::target;
+use crate::upstream::Upstream;
 
 /// Longest request target, in bytes.
 const TARGET_BYTES_MAX: usize = 8 * 1_024;
@@ -52,9 +52,9 @@ pub struct Answered {
 #[derive(Debug)]
 pub enum AnsweredBody {
     Empty,
-    Streaming(Incoming, Box<UpstreamConn>, Duration),
-    /// Both sides switch protocols: the upstream's socket, and what was read of it.
-    Tunnel(TcpStream, Bytes, Duration),
+    Streaming(Received, Duration),
+    /// Both sides switch protocols: the upstream's stream, and what was read of it.
+    Tunnel(UpstreamStream, Bytes, Duration),
 }
 
 /// Serves one request.
@@ -67,6 +67,7 @@ pub async fn forward(
     if parts.method == Method::CONNECT {
         return Err(ProxyError::Connecting);
     }
+    record.grpc = headers::is_grpc(&parts.headers);
     let target_bytes = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
     if target_bytes > TARGET_BYTES_MAX {
         return Err(ProxyError::TargetTooLong { limit: TARGET_BYTES_MAX });
@@ -101,8 +102,8 @@ pub async fn forward(
     let options = &table.options;
     let origin = Origin::of(down, options, &parts.headers);
     record.client = origin.client;
-    let request_id = headers::request_id(&parts.headers).unwrap_or_else(headers::new_request_id);
-    record.request_id = Some(request_id.clone());
+    record.request_id =
+        Some(headers::request_id(&parts.headers).unwrap_or_else(headers::new_request_id));
     if entry.redirects {
         let (https, method, uri) = (origin.https, &parts.method, &parts.uri);
         let asked = Asked { https, authority, host: &host, method, uri };
@@ -110,7 +111,7 @@ pub async fn forward(
         if let Some(elsewhere) = redirect::elsewhere(&entry, &asked, https_port) {
             record.entry = Some(entry);
             let mut head = elsewhere.response();
-            tell_who_serves(down, options, &request_id, &mut head.headers);
+            tell_who_serves(down, record, options, &mut head.headers);
             return Ok(Answered { head, body: AnsweredBody::Empty });
         }
     }
@@ -141,13 +142,15 @@ pub async fn forward(
         entry: &entry,
         options,
         user,
+        grpc: record.grpc && upgrade.is_none(),
         outgoing: Outgoing::new(parts, body, gate),
         state,
         send_timeout: large.then_some(options.send_timeout),
         tried: Tried::default(),
     };
-    let (response, conn) = attempts.run(record, revision).await?;
-    answer(down, record, options, &request_id, upgrade.is_some(), response, conn).await
+    let (position, answered) = attempts.run(record, revision).await?;
+    let upstream = &entry.candidates[position].upstream;
+    answer(down, record, options, upstream, upgrade.is_some(), answered).await
 }
 
 /// The protocol that the client wants to switch to, if nothing stands in the way.
@@ -221,15 +224,12 @@ impl Rewrite<'_> {
 }
 
 /// Says which proxy answered, unless that is to be hidden.
-fn tell_who_serves(
-    down: &Downstream,
-    options: &Options,
-    request_id: &HeaderValue,
-    info: &mut HeaderMap,
-) {
+fn tell_who_serves(down: &Downstream, record: &Record, options: &Options, info: &mut HeaderMap) {
     if !options.hide_info_headers {
         let shared = &down.worker.shared;
-        info.insert(headers::X_REQUEST_ID, request_id.clone());
+        if let Some(request_id) = &record.request_id {
+            info.insert(headers::X_REQUEST_ID, request_id.clone());
+        }
         info.insert(headers::X_PROXY_ID, shared.proxy_id.clone());
         info.insert(headers::X_SERVER_INFO, shared.server_info.clone());
     }
@@ -240,13 +240,11 @@ async fn answer(
     down: &Downstream,
     record: &Record,
     options: &Options,
-    request_id: &HeaderValue,
+    upstream: &Upstream,
     upgrade: bool,
-    response: Response<Incoming>,
-    conn: Box<UpstreamConn>,
+    (mut head, received): Answer,
 ) -> Result<Answered, ProxyError> {
-    let (mut head, incoming) = response.into_parts();
-    let address = conn.upstream.address;
+    let address = upstream.address;
     let invalid = |reason: &str| ProxyError::InvalidResponse { address, reason: reason.to_owned() };
     let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
     if switching && !upgrade {
@@ -263,34 +261,40 @@ async fn answer(
     let protocol = head.headers.get(UPGRADE).cloned();
     headers::strip_hop_by_hop(&mut head.headers);
     head.version = Version::HTTP_11;
-    tell_who_serves(down, options, request_id, &mut head.headers);
+    tell_who_serves(down, record, options, &mut head.headers);
     if !options.hide_info_headers {
         let info = &mut head.headers;
-        info.insert(headers::X_UPSTREAM_ADDR, conn.upstream.header.clone());
+        info.insert(headers::X_UPSTREAM_ADDR, upstream.header.clone());
         let elapsed = Instant::now().saturating_duration_since(record.started);
         info.insert(headers::X_UPSTREAM_RESPONSE_TIME, headers::seconds(elapsed));
     }
-    let body = if switching {
-        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        if let Some(protocol) = protocol {
-            head.headers.insert(UPGRADE, protocol);
-        }
-        let tunnel = conn.into_tunnel().await;
-        let (stream, early) =
-            tunnel.ok_or_else(|| invalid("it ended while switching protocols"))?;
-        AnsweredBody::Tunnel(stream, early, options.read_timeout)
-    } else if incoming.is_end_stream() {
-        let mut conn = Some(conn);
-        std::future::poll_fn(|cx| {
-            if let Some(conn) = conn.take() {
-                down.worker.pool.put(conn, cx);
+    let body = match received {
+        Received::Http1(_, conn) if switching => {
+            head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            if let Some(protocol) = protocol {
+                head.headers.insert(UPGRADE, protocol);
             }
-            std::task::Poll::Ready(())
-        })
-        .await;
-        AnsweredBody::Empty
-    } else {
-        AnsweredBody::Streaming(incoming, conn, options.read_timeout)
+            let tunnel = conn.into_tunnel().await;
+            let (stream, early) =
+                tunnel.ok_or_else(|| invalid("it ended while switching protocols"))?;
+            AnsweredBody::Tunnel(stream, early, options.read_timeout)
+        }
+        Received::Http2(_) if switching => {
+            return Err(invalid("it switches protocols within HTTP/2"));
+        }
+        Received::Http1(incoming, conn) if incoming.is_end_stream() => {
+            let mut conn = Some(conn);
+            std::future::poll_fn(|cx| {
+                if let Some(conn) = conn.take() {
+                    down.worker.pool.put(conn, cx);
+                }
+                std::task::Poll::Ready(())
+            })
+            .await;
+            AnsweredBody::Empty
+        }
+        Received::Http2(body) if body.is_end_stream() => AnsweredBody::Empty,
+        received => AnsweredBody::Streaming(received, options.read_timeout),
     };
     Ok(Answered { head, body })
 }

@@ -3,9 +3,9 @@
 use std::cell::RefCell;
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, Entry, FORWARDED, HOST, HeaderMap,
-    HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
-    UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, Entry, FORWARDED, HOST,
+    HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
 
 pub const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -23,6 +23,8 @@ pub const X_SERVER_INFO: HeaderName = HeaderName::from_static("x-server-info");
 pub const X_UPSTREAM_ADDR: HeaderName = HeaderName::from_static("x-upstream-addr");
 pub const X_UPSTREAM_RESPONSE_TIME: HeaderName =
     HeaderName::from_static("x-upstream-response-time");
+pub const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub const X_DOVETAIL_ERROR: HeaderName = HeaderName::from_static("x-dovetail-error");
 
 /// Longest request id that is taken from a client, in bytes.
@@ -87,6 +89,16 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.insert(TE, HeaderValue::from_static("trailers"));
         }
     }
+}
+
+/// Whether a request is gRPC, which needs HTTP/2 all the way. gRPC-Web does not, although
+/// its content type begins alike.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    let content = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    const GRPC: &[u8] = b"application/grpc";
+    content.len() >= GRPC.len()
+        && content[..GRPC.len()].eq_ignore_ascii_case(GRPC)
+        && matches!(content.get(GRPC.len()), None | Some(b'+' | b';' | b' '))
 }
 
 /// The request id of a client, if it is one that can be logged and passed on.
@@ -234,6 +246,22 @@ mod tests {
         let made = new_request_id();
         assert!(made.len() == 32 && made.as_bytes().iter().all(u8::is_ascii_hexdigit));
         assert_ne!(made, new_request_id());
+    }
+
+    #[test]
+    fn grpc_is_told_by_its_content_type() {
+        for (content, grpc) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("Application/GRPC;charset=utf-8", true),
+            ("application/grpc-web", false),
+            ("application/grpc-web+proto", false),
+            ("application/json", false),
+            ("", false),
+        ] {
+            assert_eq!(is_grpc(&map(&[("content-type", content)])), grpc, "{content:?}");
+        }
+        assert!(!is_grpc(&HeaderMap::new()));
     }
 
     #[test]

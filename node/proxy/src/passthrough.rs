@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::balance::{ATTEMPTS_MAX, Tried};
 use crate::record::Record;
+use crate::socket::UpstreamStream;
 use crate::sticky;
 use crate::stream::Wire;
 use crate::table::{RouteEntry, RouteTable};
@@ -67,6 +68,7 @@ pub async fn run(worker: &Rc<Worker>, stream: Passthrough, phase: &mut watch::Re
         Ok(upstream) => {
             record.status = 200;
             worker.telemetry.passed_through("ok");
+            let upstream = UpstreamStream::unguarded(upstream);
             let tunnel = Tunnel { upstream, early: Bytes::new(), idle_max, record };
             tunnel::run(tunnel, tcp, [raw, Bytes::new()], phase).await;
         }

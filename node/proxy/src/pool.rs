@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use crate::dial::UpstreamConn;
+use crate::dial::{Key, UpstreamConn};
 
 /// How long a connection may be idle. Below the keep-alive time-out of common
 /// servers, so that it is rarely the upstream that closes first.
@@ -28,16 +28,16 @@ pub struct Pool {
 #[derive(Debug, Default)]
 #[expect(clippy::vec_box, reason = "connections come and go boxed: they are large")]
 struct Inner {
-    idle: HashMap<u64, Vec<Box<UpstreamConn>>>,
+    idle: HashMap<Key, Vec<Box<UpstreamConn>>>,
     total: usize,
 }
 
 impl Pool {
-    /// A connection to the upstream with this id that still lives, as far as can be told.
-    pub fn take(&self, upstream: u64, cx: &mut Context<'_>) -> Option<Box<UpstreamConn>> {
+    /// A connection there that still lives, as far as can be told.
+    pub fn take(&self, key: Key, cx: &mut Context<'_>) -> Option<Box<UpstreamConn>> {
         let mut inner = self.inner.borrow_mut();
         let Inner { idle, total } = &mut *inner;
-        let stack = idle.get_mut(&upstream)?;
+        let stack = idle.get_mut(&key)?;
         while let Some(mut conn) = stack.pop() {
             *total -= 1;
             if conn.is_idle(cx) {
@@ -50,14 +50,14 @@ impl Pool {
 
     /// Takes a connection back, if it can be used again.
     pub fn put(&self, mut conn: Box<UpstreamConn>, cx: &mut Context<'_>) {
-        if !conn.upstream.is_kept() || !conn.is_idle(cx) {
+        if !conn.is_kept() || !conn.is_idle(cx) {
             return;
         }
         let mut inner = self.inner.borrow_mut();
         if inner.total >= TOTAL_MAX {
             return;
         }
-        let stack = inner.idle.entry(conn.upstream.id).or_default();
+        let stack = inner.idle.entry(conn.key()).or_default();
         if stack.len() >= PER_UPSTREAM_MAX {
             return;
         }
@@ -69,8 +69,8 @@ impl Pool {
     /// Closes all connections to an upstream that no longer answers.
     pub fn evict(&self, upstream: u64) {
         let mut inner = self.inner.borrow_mut();
-        let evicted = inner.idle.remove(&upstream).map_or(0, |stack| stack.len());
-        inner.total -= evicted;
+        inner.idle.retain(|(of, _), _| *of != upstream);
+        inner.total = inner.idle.values().map(Vec::len).sum();
     }
 
     /// Closes what is old, dead, or leads to an upstream that left the table.
@@ -79,7 +79,7 @@ impl Pool {
         let cx = &mut Context::from_waker(Waker::noop());
         inner.idle.retain(|_, stack| {
             stack.retain_mut(|conn| {
-                conn.upstream.is_kept()
+                conn.is_kept()
                     && now.saturating_duration_since(conn.idle_since) < IDLE_MAX
                     && conn.is_idle(cx)
             });

@@ -9,6 +9,7 @@ use std::time::{Instant, SystemTime};
 use http::{HeaderValue, Method, Uri};
 
 use crate::access_log::Line;
+use crate::body::Broken;
 use crate::respond::ProxyError;
 use crate::stream::Wire;
 use crate::table::{RouteEntry, RouteTable};
@@ -28,6 +29,8 @@ pub struct Record {
     uri: Uri,
     pub host: Option<HeaderValue>,
     pub request_id: Option<HeaderValue>,
+    /// Whether its client reads what the proxy itself says as gRPC.
+    pub grpc: bool,
     pub table: Option<Arc<RouteTable>>,
     pub entry: Option<Arc<RouteEntry>>,
     /// The position of the last upstream tried.
@@ -64,6 +67,7 @@ impl Record {
             uri,
             host: None,
             request_id: None,
+            grpc: false,
             table: None,
             entry: None,
             candidate: None,
@@ -78,6 +82,21 @@ impl Record {
     /// The thread that serves it.
     pub fn worker(&self) -> &Rc<Worker> {
         &self.worker
+    }
+
+    /// Its answer did not come whole.
+    pub fn broke_off(&mut self, broken: &Broken) {
+        self.error = Some(match broken {
+            Broken::Off(_) => "upstream_broke_off",
+            Broken::Reset(_) => "upstream_reset",
+            Broken::Silent => "response_timeout",
+        });
+        // A reset is the application's word, as a status is.
+        if !matches!(broken, Broken::Reset(_))
+            && let Some((entry, position)) = self.entry.as_ref().zip(self.candidate)
+        {
+            entry.note_failure(position, &self.worker, matches!(broken, Broken::Silent));
+        }
     }
 
     /// It failed, and is answered by the proxy itself.

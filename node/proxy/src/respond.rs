@@ -7,9 +7,10 @@ use dovetail_routing::Revision;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
+use crate::body::BodyError;
 use crate::dial::DialError;
 use crate::framing::Violation;
-use crate::headers::X_DOVETAIL_ERROR;
+use crate::headers::{GRPC_MESSAGE, GRPC_STATUS, X_DOVETAIL_ERROR};
 use crate::target::InvalidHost;
 
 /// A request that this proxy could not serve.
@@ -41,7 +42,13 @@ pub enum ProxyError {
     UpstreamClosed {
         address: SocketAddr,
         #[source]
-        error: hyper::Error,
+        error: BodyError,
+    },
+    #[error("upstream {address} is not reached over TLS")]
+    UpstreamTls {
+        address: SocketAddr,
+        #[source]
+        error: DialError,
     },
     #[error("upstream {address} answered with what is no HTTP response")]
     InvalidResponse { address: SocketAddr, reason: String },
@@ -55,8 +62,6 @@ pub enum ProxyError {
     Framing(#[source] Violation),
     #[error("the client ended the connection within its request")]
     ClientGone,
-    #[error("the request body came too slowly")]
-    BodyTimeout,
     #[error("the request body is larger than {limit} bytes")]
     BodyTooLarge { limit: u64 },
     #[error("the request target is longer than {limit} bytes")]
@@ -73,14 +78,14 @@ impl ProxyError {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::UnknownPath { .. } => StatusCode::NOT_FOUND,
-            Self::Connect { .. } | Self::UpstreamClosed { .. } | Self::InvalidResponse { .. } => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::Connect { .. }
+            | Self::UpstreamClosed { .. }
+            | Self::UpstreamTls { .. }
+            | Self::InvalidResponse { .. } => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout { .. } | Self::ResponseTimeout { .. } => {
                 StatusCode::GATEWAY_TIMEOUT
             }
             Self::Host(_) | Self::Framing(_) | Self::ClientGone => StatusCode::BAD_REQUEST,
-            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Misdirected { .. } => StatusCode::MISDIRECTED_REQUEST,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
@@ -98,13 +103,13 @@ impl ProxyError {
             Self::Connect { .. } => "connect",
             Self::ConnectTimeout { .. } => "connect_timeout",
             Self::UpstreamClosed { .. } => "upstream_closed",
+            Self::UpstreamTls { .. } => "upstream_tls",
             Self::InvalidResponse { .. } => "invalid_response",
             Self::ResponseTimeout { .. } => "response_timeout",
             Self::Misdirected { .. } => "misdirected",
             Self::Host(_) => "bad_host",
             Self::Framing(_) => "framing",
             Self::ClientGone => "client_gone",
-            Self::BodyTimeout => "body_timeout",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::TargetTooLong { .. } => "target_too_long",
             Self::Connecting => "method",
@@ -133,6 +138,7 @@ impl ProxyError {
             Self::NoUpstream { .. } => "503 the application has no running task\n",
             Self::Connect { .. } => "502 the application takes no connections\n",
             Self::UpstreamClosed { .. } => "502 the application ended the connection\n",
+            Self::UpstreamTls { .. } => "502 the application is not reached over TLS\n",
             Self::InvalidResponse { .. } => "502 the application gave no valid answer\n",
             Self::ConnectTimeout { .. } => "504 the application takes no connections\n",
             Self::ResponseTimeout { .. } => "504 the application did not answer in time\n",
@@ -140,10 +146,37 @@ impl ProxyError {
             Self::Host(_) => "400 bad Host\n",
             Self::Framing(_) => "400 malformed request\n",
             Self::ClientGone => "400 incomplete request\n",
-            Self::BodyTimeout => "408 the request body came too slowly\n",
             Self::BodyTooLarge { .. } => "413 the request body is too large\n",
             Self::TargetTooLong { .. } => "414 the request target is too long\n",
             Self::Connecting => "405 CONNECT is not supported\n",
+        }
+    }
+
+    /// The answer to a gRPC request: clients of gRPC look for its own status, not for
+    /// HTTP's, in the head of an answer without a body.
+    pub fn grpc_response(&self) -> (Response<()>, &'static str) {
+        let (mut response, text) = self.response();
+        *response.status_mut() = StatusCode::OK;
+        let headers = response.headers_mut();
+        headers.remove(RETRY_AFTER);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(GRPC_STATUS, HeaderValue::from_static(self.grpc_status()));
+        // Without the status and the line's end; no character of it needs an escape.
+        headers.insert(GRPC_MESSAGE, HeaderValue::from_static(text[4..].trim_ascii_end()));
+        (response, "")
+    }
+
+    /// HTTP's status in gRPC's numbers, as gRPC itself translates it.
+    fn grpc_status(&self) -> &'static str {
+        match self.status().as_u16() {
+            // INTERNAL
+            400 => "13",
+            // UNIMPLEMENTED
+            404 => "12",
+            // UNAVAILABLE
+            429 | 502 | 503 | 504 => "14",
+            // UNKNOWN
+            _ => "2",
         }
     }
 

@@ -99,7 +99,7 @@ impl Config {
         ));
         let problems = Problems::default();
         let shared = Shared {
-            table: SharedTable::new(threads),
+            table: SharedTable::new(threads, self.secrets.clone()),
             limits: self.limits,
             access,
             certificates: Certificates::new(self.secrets.clone(), problems.clone()),
@@ -213,7 +213,7 @@ fn look_at_files(shared: Arc<Shared>) -> io::Result<std::sync::mpsc::Sender<()>>
     let (ends, end) = std::sync::mpsc::channel();
     std::thread::Builder::new().name("certificates".into()).spawn(move || {
         while end.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-            shared.certificates.look();
+            shared.look_at_files();
         }
     })?;
     Ok(ends)

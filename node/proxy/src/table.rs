@@ -8,12 +8,18 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use dovetail_routing::entry::Subnet;
 use dovetail_routing::find::{Found, RouteIndex};
-use dovetail_routing::snapshot::{Dial, Revision, Route, Snapshot, UpstreamState};
+use dovetail_routing::snapshot::{
+    Dial, Revision, Route, Snapshot, UpstreamProtocol, UpstreamState,
+};
 use http::HeaderValue;
 
 use crate::balance::Rotation;
+use crate::dial::{Destination, Key};
+use crate::secrets::Secrets;
 use crate::sticky;
-use crate::upstream::{Registry, Upstream};
+use crate::upstream::{Registry, Upstream, now_ms};
+use crate::upstream_tls::{Terms, UpstreamTerms};
+use crate::worker::Worker;
 
 /// Upstreams that one table may hold; more are refused, and the table before stays.
 pub const UPSTREAMS_MAX: usize = 200_000;
@@ -39,6 +45,8 @@ pub struct RouteEntry {
     pub candidates: Box<[Candidate]>,
     /// Each service's name as a number: see [`sticky`].
     pub places: Box<[u64]>,
+    /// Each service's terms of TLS; `None` for one in plain.
+    pub terms: Box<[Option<Arc<Terms>>]>,
     /// The context root, if it is taken off the path.
     pub prefix: Option<HeaderValue>,
     /// Some requests are answered by the proxy itself: see [`crate::redirect`].
@@ -52,6 +60,30 @@ impl RouteEntry {
     /// How the upstream at a position is spoken to.
     pub fn dial(&self, position: usize) -> &Dial {
         &self.route.services[self.candidates[position].service].dial
+    }
+
+    /// Where connections to the upstream at a position lead.
+    pub fn destination(&self, position: usize) -> Destination {
+        let Candidate { upstream, service, .. } = &self.candidates[position];
+        Destination { upstream: Arc::clone(upstream), tls: self.terms[*service].clone() }
+    }
+
+    /// What tells connections there from others.
+    pub fn key(&self, position: usize) -> Key {
+        let Candidate { upstream, service, .. } = &self.candidates[position];
+        (upstream.id, self.terms[*service].as_ref().map_or(0, |terms| terms.id()))
+    }
+
+    /// Counts a failure; connections to an upstream that fell silent are worth nothing.
+    pub fn note_failure(&self, position: usize, worker: &Worker, silent: bool) {
+        let upstream = &self.candidates[position].upstream;
+        if upstream.failed(now_ms(), self.dial(position)) {
+            worker.telemetry.upstream_out();
+        }
+        if silent {
+            worker.pool.evict(upstream.id);
+            worker.http2.evict(upstream.id);
+        }
     }
 }
 
@@ -75,6 +107,8 @@ pub struct Options {
     pub body_bytes_max: Option<u64>,
     /// Routes without other stickiness keep a client on one upstream.
     pub ip_hash: bool,
+    /// What is spoken to upstreams that do not say what they speak.
+    pub http_version: UpstreamProtocol,
     /// Where clients reach TLS, for redirects.
     pub published_ssl_port: Option<u16>,
     pub drop_underscored_headers: bool,
@@ -139,15 +173,17 @@ pub struct SharedTable {
     in_force: ArcSwapOption<RouteTable>,
     /// Held by the one writer while it compiles.
     registry: Mutex<Registry>,
+    terms: UpstreamTerms,
     threads: usize,
 }
 
 impl SharedTable {
-    /// Without a table; `threads` will read it.
-    pub fn new(threads: usize) -> Self {
+    /// Without a table; `threads` will read it. Authorities of upstreams are `secrets`.
+    pub fn new(threads: usize, secrets: Secrets) -> Self {
         Self {
             in_force: ArcSwapOption::empty(),
             registry: Mutex::default(),
+            terms: UpstreamTerms::new(secrets),
             threads: threads.max(1),
         }
     }
@@ -158,6 +194,11 @@ impl SharedTable {
     /// retry would then be decided by other routes than the first attempt.
     pub fn pin(&self) -> Option<Arc<RouteTable>> {
         self.in_force.load_full()
+    }
+
+    /// The terms of TLS towards upstreams.
+    pub fn terms(&self) -> &UpstreamTerms {
+        &self.terms
     }
 
     /// Compiles `snapshot` and puts it in force. The subscriber is the only caller.
@@ -181,7 +222,7 @@ impl SharedTable {
             });
         }
         let mut registry = self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let table = compile(snapshot, before.as_deref(), &mut registry, self.threads)?;
+        let table = compile(snapshot, before.as_deref(), &mut registry, &self.terms, self.threads)?;
         let revision = table.revision();
         let taking: HashSet<u64> = table
             .entries
@@ -202,6 +243,7 @@ fn compile(
     snapshot: &Arc<Snapshot>,
     before: Option<&RouteTable>,
     registry: &mut Registry,
+    terms: &UpstreamTerms,
     threads: usize,
 ) -> Result<RouteTable, TableError> {
     let given = snapshot.routes.iter().flat_map(|route| &route.services);
@@ -219,7 +261,8 @@ fn compile(
             while old.next_if(|entry| (&entry.route.host, &entry.route.path) < key).is_some() {}
             old.next_if(|entry| entry.route == *route).cloned()
         });
-        entries.push(kept.unwrap_or_else(|| Arc::new(compile_route(route, registry, threads))));
+        entries
+            .push(kept.unwrap_or_else(|| Arc::new(compile_route(route, registry, terms, threads))));
     }
     let options = &snapshot.options;
     Ok(RouteTable {
@@ -233,6 +276,7 @@ fn compile(
             keepalive_timeout: options.keepalive_timeout.unwrap_or(Duration::from_secs(75)),
             body_bytes_max: options.client_max_body_size.filter(|&limit| limit > 0),
             ip_hash: options.ip_hash,
+            http_version: options.http_version,
             published_ssl_port: options.published_ssl_port,
             drop_underscored_headers: options.drop_underscored_headers,
             trusted_proxies: options.trusted_proxies.as_slice().into(),
@@ -240,7 +284,12 @@ fn compile(
     })
 }
 
-fn compile_route(route: &Route, registry: &mut Registry, threads: usize) -> RouteEntry {
+fn compile_route(
+    route: &Route,
+    registry: &mut Registry,
+    terms: &UpstreamTerms,
+    threads: usize,
+) -> RouteEntry {
     let mut candidates = Vec::new();
     let active_of = |service: usize| {
         let upstreams = &route.services[service].upstreams;
@@ -271,6 +320,7 @@ fn compile_route(route: &Route, registry: &mut Registry, threads: usize) -> Rout
     let prefix = (options.rewrite && root != "/").then(|| HeaderValue::from_str(root).ok());
     RouteEntry {
         places: places.collect(),
+        terms: route.services.iter().map(|service| terms.get(&service.dial.tls)).collect(),
         redirects: options.redirect.is_some() || options.ssl_only || prefix.is_some(),
         prefix: prefix.flatten(),
         route: route.clone(),
@@ -325,7 +375,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn entry_of(route: &Route) -> RouteEntry {
-        compile_route(route, &mut Registry::default(), 2)
+        compile_route(route, &mut Registry::default(), &UpstreamTerms::default(), 2)
     }
 
     fn snapshot(revision: u64, routes: Vec<Route>) -> Arc<Snapshot> {
@@ -334,7 +384,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_proxy_never_goes_back() {
-        let shared = SharedTable::new(1);
+        let shared = SharedTable::new(1, Secrets::default());
         assert!(shared.pin().is_none());
         let routes = vec![route("a.example", &[(10_000, "a")])];
         assert_eq!(shared.replace(&snapshot(5, routes.clone())), Ok(Revision(5)));
@@ -347,7 +397,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_request_keeps_its_revision_across_a_swap() {
-        let shared = SharedTable::new(1);
+        let shared = SharedTable::new(1, Secrets::default());
         let routes = vec![route("a.example", &[(10_000, "a")])];
         shared.replace(&snapshot(1, routes)).expect("a table");
         let pinned = shared.pin().expect("a table");
@@ -358,7 +408,7 @@ pub(crate) mod tests {
 
     #[test]
     fn an_unchanged_route_keeps_its_rotation() {
-        let shared = SharedTable::new(1);
+        let shared = SharedTable::new(1, Secrets::default());
         let stable = route("b.example", &[(10_000, "aa")]);
         let first = vec![
             route("a.example", &[(10_000, "a")]),
@@ -376,7 +426,7 @@ pub(crate) mod tests {
 
     #[test]
     fn only_upstreams_that_take_requests_keep_idle_connections() {
-        let shared = SharedTable::new(1);
+        let shared = SharedTable::new(1, Secrets::default());
         shared.replace(&snapshot(1, vec![route("a.example", &[(10_000, "aa")])])).expect("a table");
         let before = shared.pin().expect("a table");
         let upstreams: Vec<_> =

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::record::Record;
+use crate::socket::UpstreamStream;
 use crate::worker::Phase;
 
 /// Buffer per direction.
@@ -20,7 +20,7 @@ const BUFFER_BYTES: usize = 16 * 1_024;
 /// The upstream's half of a tunnel.
 #[derive(Debug)]
 pub struct Tunnel {
-    pub upstream: TcpStream,
+    pub upstream: UpstreamStream,
     /// What the upstream sent along with its 101.
     pub early: Bytes,
     pub idle_max: Duration,

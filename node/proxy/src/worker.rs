@@ -18,6 +18,7 @@ use crate::access_log::AccessLog;
 use crate::clients::Clients;
 use crate::conn;
 use crate::headers::Ports;
+use crate::http2::Http2Pool;
 use crate::pool::Pool;
 use crate::problems::Problems;
 use crate::secrets::Secrets;
@@ -27,6 +28,8 @@ use crate::telemetry::{self, Telemetry};
 use crate::tls::Certificates;
 use crate::tls::handshake::Turns;
 
+/// What [`Problems`] calls the problems of TLS towards upstreams.
+const UPSTREAM_TLS: &str = "upstream_tls";
 /// How often idle upstream connections are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// How long to wait after an accept that failed for want of files or memory.
@@ -65,7 +68,18 @@ impl Shared {
     /// subscriber is the only caller.
     pub fn put_in_force(&self, snapshot: &Arc<Snapshot>) -> Result<Revision, TableError> {
         // Certificates first: no request for a new route gets by a check of its clients.
-        self.table.replace_after(snapshot, |table| self.certificates.replace(table))
+        let revision =
+            self.table.replace_after(snapshot, |table| self.certificates.replace(table))?;
+        self.problems.replace(UPSTREAM_TLS, self.table.terms().problems());
+        Ok(revision)
+    }
+
+    /// Looks at the files of secrets, and puts in force what changed. Reads files.
+    pub fn look_at_files(&self) {
+        self.certificates.look();
+        if self.table.terms().look() {
+            self.problems.replace(UPSTREAM_TLS, self.table.terms().problems());
+        }
     }
 }
 
@@ -116,6 +130,7 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     pub thread: usize,
     pub pool: Pool,
+    pub http2: Rc<Http2Pool>,
     pub telemetry: Telemetry,
     pub ports: Ports,
     pub handshakes: Turns,
@@ -131,6 +146,7 @@ impl Worker {
             shared,
             thread,
             pool: Pool::default(),
+            http2: Rc::default(),
             telemetry: Telemetry::default(),
             ports: Ports::default(),
             handshakes: Turns::default(),
@@ -177,6 +193,7 @@ impl Worker {
                 loop {
                     every.tick().await;
                     worker.pool.sweep(Instant::now());
+                    worker.http2.sweep(Instant::now());
                 }
             }
         });

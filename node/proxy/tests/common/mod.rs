@@ -2,9 +2,10 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
-pub mod frames;
+pub mod http2;
 pub mod process;
 pub mod tls;
+pub mod tls_app;
 pub mod upstream;
 
 use std::net::SocketAddr;

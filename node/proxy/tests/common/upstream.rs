@@ -13,7 +13,7 @@ use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 /// What an application saw of a request.
@@ -51,18 +51,7 @@ impl App {
                 let mut open = tokio::task::JoinSet::new();
                 while let Ok((stream, _)) = listener.accept().await {
                     connections.fetch_add(1, Ordering::Relaxed);
-                    let seen = Arc::clone(&seen);
-                    let service = service_fn(move |request| {
-                        let seen = Arc::clone(&seen);
-                        async move { Ok::<_, Infallible>(reply(name, request, &seen).await) }
-                    });
-                    open.spawn(async move {
-                        let io = TokioIo::new(stream);
-                        let conn = hyper::server::conn::http1::Builder::new()
-                            .header_read_timeout(None)
-                            .serve_connection(io, service);
-                        let _ = conn.with_upgrades().await;
-                    });
+                    open.spawn(serve_over(name, stream, Arc::clone(&seen)));
                 }
             }
         });
@@ -93,6 +82,21 @@ impl Drop for App {
     fn drop(&mut self) {
         self.job.abort();
     }
+}
+
+/// Serves one connection, whatever carries it, and notes what it sees.
+pub async fn serve_over<S>(name: &'static str, stream: S, seen: Arc<Mutex<Vec<Seen>>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let seen = Arc::clone(&seen);
+        async move { Ok::<_, Infallible>(reply(name, request, &seen).await) }
+    });
+    let conn = hyper::server::conn::http1::Builder::new()
+        .header_read_timeout(None)
+        .serve_connection(TokioIo::new(stream), service);
+    let _ = conn.with_upgrades().await;
 }
 
 fn full(bytes: impl Into<Bytes>) -> BoxBody<Bytes, Infallible> {
