@@ -297,6 +297,7 @@ impl Attempts<'_> {
                 BodyFault::TooLarge { limit } => ProxyError::BodyTooLarge { limit },
                 BodyFault::Violation(violation) => ProxyError::Framing(violation),
                 BodyFault::ClientGone => ProxyError::ClientGone,
+                BodyFault::TooSlow => ProxyError::BodyTimeout,
             });
         }
         let cut_off = is_timed_out(&error);

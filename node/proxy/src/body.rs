@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use crate::dial::UpstreamConn;
 use crate::framing::Violation;
 use crate::http2::Http2Body;
+use crate::pace::UploadPace;
 use crate::record::Record;
 use crate::stream::Wire;
 use crate::worker::Worker;
@@ -30,6 +31,7 @@ pub enum BodyFault {
     TooLarge { limit: u64 },
     Violation(Violation),
     ClientGone,
+    TooSlow,
 }
 
 /// What a request's body tells whoever waits for the response.
@@ -93,6 +95,8 @@ pub struct Upload {
     state: Rc<BodyState>,
     wire: Rc<Wire>,
     gate: Option<(Arc<Gate>, Pin<Box<tokio::time::Sleep>>)>,
+    /// Where the connection does not watch the pace of its one body.
+    pace: Option<UploadPace>,
 }
 
 impl RequestBody {
@@ -109,16 +113,8 @@ impl RequestBody {
         }
         let gate =
             gate.map(|gate| (Arc::clone(gate), Box::pin(tokio::time::sleep(CONTINUE_PATIENCE))));
-        let (state, wire) = (Rc::clone(state), Rc::clone(wire));
-        Self::Upload(Box::new(Upload { incoming, limit, seen: 0, state, wire, gate }))
-    }
-
-    /// What holds it back until the upstream asks for it.
-    pub fn gate(&self) -> Option<Arc<Gate>> {
-        match self {
-            Self::Empty => None,
-            Self::Upload(upload) => upload.gate.as_ref().map(|(gate, _)| Arc::clone(gate)),
-        }
+        let (state, wire, pace) = (Rc::clone(state), Rc::clone(wire), wire.upload_pace());
+        Self::Upload(Box::new(Upload { incoming, limit, seen: 0, state, wire, gate, pace }))
     }
 
     /// Whether there is nothing to send.
@@ -147,10 +143,22 @@ impl Body for RequestBody {
             }
             upload.gate = None;
         }
-        let fault = match std::task::ready!(Pin::new(&mut upload.incoming).poll_frame(cx)) {
+        let polled = Pin::new(&mut upload.incoming).poll_frame(cx);
+        if polled.is_pending() {
+            let pace = upload.pace.as_mut();
+            if pace.is_some_and(|pace| pace.poll_pending(cx).is_ready()) {
+                upload.state.fault.set(Some(BodyFault::TooSlow));
+                return Poll::Ready(Some(Err(Incomplete)));
+            }
+        }
+        let fault = match std::task::ready!(polled) {
             None => return Poll::Ready(None),
             Some(Ok(frame)) => {
-                upload.seen += frame.data_ref().map_or(0, Bytes::len) as u64;
+                let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+                if let Some(pace) = &mut upload.pace {
+                    pace.came(bytes);
+                }
+                upload.seen += bytes;
                 match upload.limit {
                     Some(limit) if upload.seen > limit => BodyFault::TooLarge { limit },
                     _ => {

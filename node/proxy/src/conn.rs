@@ -40,8 +40,14 @@ const HEAD_BYTES_MAX: u32 = 16 * 1_024;
 const HEAD_BYTES_LIMITS: std::ops::RangeInclusive<u64> = 1_024..=64 * 1_024;
 /// How much of a body may wait in memory for the slower side.
 const BUFFER_BYTES_MAX: usize = 256 * 1_024;
+/// The same for each of an HTTP/2 connection's many requests.
+const STREAM_BUFFER_BYTES_MAX: usize = 64 * 1_024;
 /// Requests that one HTTP/2 connection may have under way.
 const STREAMS_MAX: u32 = 128;
+/// Requests that a client may reset before they were looked at, and requests in error
+/// that it may make, until its connection is ended (CVE-2023-44487, CVE-2025-8671).
+const RESETS_PENDING_MAX: usize = 20;
+const RESETS_LOCAL_MAX: usize = 128;
 /// Most bytes, and longest time, of a refused request that are still read, so that the
 /// client reads the refusal before it sees the connection end.
 const LINGER_BYTES_MAX: usize = 512 * 1_024;
@@ -268,15 +274,24 @@ async fn serve_http2(
     mut phase: watch::Receiver<Phase>,
 ) {
     let socket = stream.socket();
+    down.wire.pace_uploads(down.worker.patience());
     let service = {
         let down = Rc::clone(&down);
-        service_fn(move |request| answer(Rc::clone(&down), request))
+        service_fn(move |request| {
+            let down = Rc::clone(&down);
+            async move {
+                let answered = answer(Rc::clone(&down), request).await;
+                answered.map(|response| response.map(|body| down.wire.responses.watch(body)))
+            }
+        })
     };
     let conn = http2::Builder::new(LocalExecutor)
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(down.head_bytes_max())
-        .max_send_buf_size(BUFFER_BYTES_MAX)
+        .max_send_buf_size(STREAM_BUFFER_BYTES_MAX)
+        .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
+        .max_local_error_reset_streams(RESETS_LOCAL_MAX)
         .initial_stream_window_size(256 * 1_024)
         .initial_connection_window_size(1_024 * 1_024)
         .keep_alive_interval(Duration::from_secs(20))
@@ -286,6 +301,9 @@ async fn serve_http2(
     let graceful = |conn: Pin<&mut _>| http2::Connection::graceful_shutdown(conn);
     // GOAWAY loses no request: it is said as soon as the drain begins.
     drive(&down, conn, &socket, &mut phase, Phase::Lame, graceful).await;
+    if down.wire.is_flooded() {
+        down.worker.telemetry.connection_ended("flood");
+    }
 }
 
 /// Runs a connection under the clock and the drain. Returns `None` if it was broken off.

@@ -62,6 +62,8 @@ pub enum ProxyError {
     Framing(#[source] Violation),
     #[error("the client ended the connection within its request")]
     ClientGone,
+    #[error("the request body came too slowly")]
+    BodyTimeout,
     #[error("the request body is larger than {limit} bytes")]
     BodyTooLarge { limit: u64 },
     #[error("the request target is longer than {limit} bytes")]
@@ -86,6 +88,7 @@ impl ProxyError {
                 StatusCode::GATEWAY_TIMEOUT
             }
             Self::Host(_) | Self::Framing(_) | Self::ClientGone => StatusCode::BAD_REQUEST,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Misdirected { .. } => StatusCode::MISDIRECTED_REQUEST,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
@@ -110,6 +113,7 @@ impl ProxyError {
             Self::Host(_) => "bad_host",
             Self::Framing(_) => "framing",
             Self::ClientGone => "client_gone",
+            Self::BodyTimeout => "body_timeout",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::TargetTooLong { .. } => "target_too_long",
             Self::Connecting => "method",
@@ -146,6 +150,7 @@ impl ProxyError {
             Self::Host(_) => "400 bad Host\n",
             Self::Framing(_) => "400 malformed request\n",
             Self::ClientGone => "400 incomplete request\n",
+            Self::BodyTimeout => "408 the request body came too slowly\n",
             Self::BodyTooLarge { .. } => "413 the request body is too large\n",
             Self::TargetTooLong { .. } => "414 the request target is too long\n",
             Self::Connecting => "405 CONNECT is not supported\n",

@@ -12,14 +12,14 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use crate::carrier::Carrier;
+use crate::frames::Frames;
 use crate::framing::{Framing, Step, Violation};
+use crate::pace::{BodyRate, Responses, UploadPace};
 
 /// What hyper reads in place of bytes that it must not see: no tokenizer takes a
 /// NUL, so it answers 400 (or fails the body) and closes.
 const POISON: &[u8] = b"\0\r\n\r\n";
-/// The least that a body must bring in [`BODY_RATE_WINDOW`] of waiting for it. Pauses alone
-/// would let a byte a minute hold a connection and an upstream for ever.
-const BODY_RATE_BYTES: u64 = 1_024;
+/// How long a client may be waited for until its body has brought another KiB.
 pub const BODY_RATE_WINDOW: Duration = Duration::from_secs(60);
 
 /// What becomes of a request that asks for an upgrade.
@@ -46,9 +46,11 @@ pub struct Wire {
     head_since: Cell<Instant>,
     read_pending_since: Cell<Option<Instant>>,
     write_pending_since: Cell<Option<Instant>>,
-    /// How long a body has been waited for, and what it brought, since it last brought enough.
-    body_waited: Cell<Duration>,
-    body_bytes: Cell<u64>,
+    body_rate: Cell<BodyRate>,
+    /// For HTTP/2, whose bodies come side by side.
+    uploads: Cell<Option<Patience>>,
+    pub responses: Responses,
+    flooded: Cell<bool>,
     /// Requests that are being answered.
     in_flight: Cell<usize>,
     idle_since: Cell<Instant>,
@@ -97,24 +99,29 @@ impl Wire {
             head_since: Cell::new(now),
             read_pending_since: Cell::default(),
             write_pending_since: Cell::default(),
-            body_waited: Cell::default(),
-            body_bytes: Cell::default(),
+            body_rate: Cell::default(),
+            uploads: Cell::default(),
+            responses: Responses::default(),
+            flooded: Cell::default(),
             in_flight: Cell::new(0),
             idle_since: Cell::new(now),
             closed_since: Cell::default(),
         }
     }
 
-    /// A body, or some of it, was read, after `pending` of waiting.
-    fn body_came(&self, bytes: u64, pending: Duration) {
-        let bytes = self.body_bytes.get() + bytes;
-        let enough = bytes >= BODY_RATE_BYTES;
-        self.body_bytes.set(if enough { 0 } else { bytes });
-        self.body_waited.set(if enough {
-            Duration::ZERO
-        } else {
-            self.body_waited.get() + pending
-        });
+    /// The requests of this connection come side by side, each with this patience.
+    pub fn pace_uploads(&self, patience: Patience) {
+        self.uploads.set(Some(patience));
+    }
+
+    /// The pace of the next body, where bodies come side by side.
+    pub fn upload_pace(&self) -> Option<UploadPace> {
+        self.uploads.get().map(UploadPace::new)
+    }
+
+    /// Whether the client sent more frames for nothing than it has a use for.
+    pub fn is_flooded(&self) -> bool {
+        self.flooded.get()
     }
 
     /// A request began.
@@ -185,6 +192,11 @@ impl Wire {
         {
             return Expiry::Stalled("send");
         }
+        if let Some(since) = self.responses.held_since()
+            && due(since, patience.send)
+        {
+            return Expiry::Stalled("window");
+        }
         if self.in_head.get() && due(self.head_since.get(), patience.head) {
             return Expiry::Stalled("head");
         }
@@ -196,7 +208,7 @@ impl Wire {
         }
         if self.in_body.get()
             && let Some(since) = self.read_pending_since.get()
-            && due(since, patience.body_rate.saturating_sub(self.body_waited.get()))
+            && due(since, self.body_rate.get().left(patience.body_rate))
         {
             return Expiry::Stalled("slow_body");
         }
@@ -238,15 +250,21 @@ pub struct ClientStream {
     held: Bytes,
     /// `None` for HTTP/2, whose frames delimit themselves.
     framing: Option<Framing>,
+    /// For HTTP/2 alone.
+    frames: Option<Frames>,
     wire: Rc<Wire>,
 }
 
 impl ClientStream {
     /// `held` is what was read to tell HTTP/1 from HTTP/2.
     pub fn new(inner: Carrier, held: Bytes, http2: bool) -> Self {
-        let framing = if http2 { None } else { Some(Framing::default()) };
+        let now = Instant::now();
+        let (framing, frames) = match http2 {
+            true => (None, Some(Frames::new(now))),
+            false => (Some(Framing::default()), None),
+        };
         let inner = Rc::new(RefCell::new(inner));
-        Self { inner, held, framing, wire: Rc::new(Wire::new(Instant::now())) }
+        Self { inner, held, framing, frames, wire: Rc::new(Wire::new(now)) }
     }
 
     /// The socket, to look at.
@@ -267,8 +285,14 @@ impl ClientStream {
     }
 
     /// Checks what was just read into `buf` from `start` on.
-    fn check(&mut self, buf: &mut ReadBuf<'_>, start: usize) {
-        let Some(framing) = &mut self.framing else { return };
+    fn check(&mut self, buf: &mut ReadBuf<'_>, start: usize) -> io::Result<()> {
+        if let Some(frames) = &mut self.frames
+            && let Err(flood) = frames.feed(&buf.filled()[start..], Instant::now())
+        {
+            self.wire.flooded.set(true);
+            return Err(io::Error::other(flood));
+        }
+        let Some(framing) = &mut self.framing else { return Ok(()) };
         let was_in_head = framing.is_in_head();
         match framing.feed(&buf.filled()[start..]) {
             Step::All => {}
@@ -298,10 +322,10 @@ impl ClientStream {
         self.wire.in_head.set(in_head);
         let in_body = framing.is_in_body();
         if in_body && !self.wire.in_body.replace(in_body) {
-            self.wire.body_bytes.set(0);
-            self.wire.body_waited.set(Duration::ZERO);
+            self.wire.body_rate.set(BodyRate::default());
         }
         self.wire.in_body.set(in_body);
+        Ok(())
     }
 }
 
@@ -338,7 +362,9 @@ impl AsyncRead for ClientStream {
                     done?;
                     if this.wire.in_body.get() {
                         let pending = since.map_or(Duration::ZERO, |since| since.elapsed());
-                        this.wire.body_came((buf.filled().len() - start) as u64, pending);
+                        let mut rate = this.wire.body_rate.get();
+                        rate.came((buf.filled().len() - start) as u64, pending);
+                        this.wire.body_rate.set(rate);
                     }
                 }
                 Poll::Pending => {
@@ -356,7 +382,7 @@ impl AsyncRead for ClientStream {
                 return Poll::Ready(Ok(()));
             }
         }
-        this.check(buf, start);
+        this.check(buf, start)?;
         if buf.filled().len() == start && !this.held.is_empty() {
             // The very first byte was refused: what hyper gets instead must not be
             // an empty read, which means the end.

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
+pub mod frames;
 pub mod http2;
 pub mod process;
 pub mod tls;

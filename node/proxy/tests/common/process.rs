@@ -87,6 +87,15 @@ impl Process {
         Some(status.code().unwrap_or(-1))
     }
 
+    /// Memory that it holds.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(status).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+        let kib = line.trim().trim_end_matches("kB").trim().parse::<u64>().expect("a number");
+        kib * 1_024
+    }
+
     /// Tells it to end, as Docker does.
     pub fn terminate(&self) {
         let id = self.child.id().to_string();
