@@ -102,7 +102,7 @@ async fn serve(args: Args, tls: TlsDir, keys: ClusterKeys) -> anyhow::Result<()>
         drain: drain.watch(),
     };
     let services = dovetail_control::services::services(&core)?
-        .add_service(Server::service(Arc::clone(&hub), core.fleet.clone()));
+        .add_service(Server::service(Arc::clone(&hub), core.local()));
     let server = tonic::transport::Server::builder()
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(Duration::from_secs(1)))

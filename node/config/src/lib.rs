@@ -14,7 +14,8 @@
 //!
 //! Pure: no file is opened here, and nothing is asked of a clock or of Docker.
 //!
-//! * [`access_format`]: the format of access-log lines in NGINX's words.
+//! * [`access_format`]: the format of access-log lines in NGINX's words;
+//! * [`planned`]: services that are not there yet, as the facts that Swarm would show.
 
 use std::fmt;
 
@@ -30,6 +31,7 @@ mod ciphers;
 mod extension;
 mod keys;
 mod options;
+pub mod planned;
 mod secrets;
 mod value;
 
@@ -99,6 +101,11 @@ pub fn parse(text: &str, process_keys: &[&str]) -> Result<ClusterKeys, InvalidCo
     let config = file.cluster(table.get_ref(), process_keys)?;
     file.remarks.sort_by_key(|remark| (remark.line, remark.column));
     Ok(ClusterKeys { config, warnings: file.remarks })
+}
+
+/// Whether a text is TOML that says something.
+pub fn is_toml(text: &str) -> bool {
+    DeTable::parse(text).is_ok_and(|table| !table.get_ref().is_empty())
 }
 
 /// A file at work: its text, to name places, and the remarks so far.

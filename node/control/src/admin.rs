@@ -27,10 +27,14 @@ pub use log::LIMIT_MAX;
 
 mod command;
 mod log;
+mod plan;
+mod problems;
 mod status;
 
-/// Bytes of one request.
-pub const REQUEST_BYTES_MAX: usize = 64 * 1_024;
+/// Bytes of one request: a plan holds what stack files say.
+pub const REQUEST_BYTES_MAX: usize = 4 * 1_024 * 1_024;
+/// Plans that are made at the same time: each works on a copy of the state.
+pub const PLANS_MAX: usize = 4;
 /// Bytes of an answer that a member forwards.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1_024 * 1_024;
 /// Where the leader is, as `HOST:PORT`, in the metadata of a refusal.
@@ -55,12 +59,13 @@ const READERS: &[Allow] = &[Allow::Member, Allow::Operator(Role::Viewer)];
 pub struct Admin<Q, P, D> {
     core: Core<Q, P, D>,
     commands: Semaphore,
+    plans: Semaphore,
 }
 
 impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
     /// Serves what `core` knows.
     pub fn new(core: Core<Q, P, D>) -> Self {
-        Self { core, commands: Semaphore::new(COMMANDS_MAX) }
+        Self { core, commands: Semaphore::new(COMMANDS_MAX), plans: Semaphore::new(PLANS_MAX) }
     }
 
     fn view(&self) -> QuorumView {
@@ -98,14 +103,6 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
             .map_err(|_| Status::internal("the caller's identity is not ASCII"))?;
         request.metadata_mut().insert(ON_BEHALF_OF, author);
         Ok((client, request))
-    }
-
-    /// Every problem that this member knows of.
-    fn problems_here(&self) -> Vec<pb::Problem> {
-        let state = Arc::clone(&self.core.quorum.state().borrow());
-        let mut problems: Vec<_> = state.problems().iter().map(pb::Problem::from).collect();
-        problems.extend(self.core.soft.list());
-        problems
     }
 }
 
@@ -170,7 +167,7 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
         let caller = require(&request, READERS)?.identity;
         let stale = request.get_ref().stale;
         let view = self.view();
-        // The leader alone knows what it holds back.
+        // The leader asks the other members what they alone know.
         if !stale
             && let Some(leader) = self.elsewhere(&caller, &view)
             && let Ok((mut client, request)) = self.forward(leader, &caller, request.into_inner())
@@ -181,7 +178,35 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
         if !stale {
             self.barrier().await?;
         }
-        Ok(Response::new(pb::ProblemsResponse { problems: self.problems_here() }))
+        let view = self.view();
+        let problems = self.problems_known(&view, view.fence.is_some() && !stale).await;
+        Ok(Response::new(pb::ProblemsResponse { problems }))
+    }
+
+    async fn plan(
+        &self,
+        request: Request<pb::PlanRequest>,
+    ) -> Result<Response<pb::PlanResponse>, Status> {
+        let caller = require(&request, READERS)?.identity;
+        let Ok(_permit) = self.plans.try_acquire() else {
+            return Err(Status::resource_exhausted(format!(
+                "{PLANS_MAX} plans are being made, which is the limit: try again"
+            )));
+        };
+        let request = request.into_inner();
+        let planned = plan::read(&request).map_err(Status::invalid_argument)?;
+        if let Some(leader) = self.elsewhere(&caller, &self.view())
+            && let Ok((mut client, request)) = self.forward(leader, &caller, request)
+            && let Ok(Ok(answer)) = timeout(FORWARD, client.plan(request)).await
+        {
+            return Ok(answer);
+        }
+        self.barrier().await?;
+        let state = Arc::clone(&self.core.quorum.state().borrow());
+        // Up to thousands of services are read again: not on a thread that answers others.
+        let plan = tokio::task::spawn_blocking(move || plan::plan(&state, &planned));
+        let answer = plan.await.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(answer))
     }
 
     async fn annotate(

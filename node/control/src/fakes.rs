@@ -378,7 +378,7 @@ pub(crate) struct FakePeers {
 }
 
 impl Peers for FakePeers {
-    async fn local(&self, slot: Slot) -> Result<pb::LocalResponse, String> {
+    async fn local(&self, slot: Slot, _problems: bool) -> Result<pb::LocalResponse, String> {
         if self.silent.lock().expect("not poisoned").contains(&slot) {
             std::future::pending::<()>().await;
         }

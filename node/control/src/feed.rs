@@ -244,6 +244,10 @@ impl<Q: Quorum> Follower<Q> {
                 self.place.nacked(revision, &nack.reason);
                 Ok(())
             }
+            Some(Said::Report(report)) => {
+                self.place.reported(report);
+                Ok(())
+            }
             Some(Said::Hello(_)) => Err(Status::invalid_argument("a second hello")),
             None => Err(Status::invalid_argument("an empty message, or one of a newer build")),
         }

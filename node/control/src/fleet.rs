@@ -16,8 +16,14 @@ use crate::telemetry;
 pub const REMEMBERED: Duration = Duration::from_secs(10 * 60);
 /// Subscribers that are remembered, connected or not.
 pub const SUBSCRIBERS_MAX: usize = 4_096;
-/// Bytes of a refusal's reason that are kept.
-const NACK_BYTES_MAX: usize = 1_024;
+/// Bytes of a refusal's or a problem's reason that are kept.
+const REASON_BYTES_MAX: usize = 1_024;
+/// Problems of one subscriber that are kept; more are counted.
+pub const PROBLEMS_MAX: usize = 100;
+/// Bytes of a problem's service, host, label or value that are kept.
+const PROBLEM_TEXT_BYTES_MAX: usize = 256;
+/// Bytes of problems that are told at once; of further subscribers they are counted.
+const PROBLEM_BYTES_MAX: usize = 2 * 1_024 * 1_024;
 
 /// The subscribers of this member. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +57,10 @@ pub struct Subscriber {
     pub digest: Digest,
     /// Why it refused the last push; empty when it did not.
     pub nack: String,
+    /// What it said is wrong at it.
+    pub problems: Arc<[pb::ProxyProblem]>,
+    /// What it said beyond that, counted.
+    pub problems_more: u64,
     pub connected: bool,
     pub seen: Instant,
     /// The stream that speaks for it: an older one that ends late changes nothing.
@@ -107,6 +117,8 @@ impl Fleet {
             revision: in_force.0,
             digest: in_force.1,
             nack: String::new(),
+            problems: Arc::default(),
+            problems_more: 0,
             connected: true,
             seen: Instant::now(),
             stream,
@@ -125,16 +137,34 @@ impl Fleet {
         inner.subscribers.values().cloned().collect()
     }
 
-    /// The subscribers as other members and the admin API get them.
-    pub fn local(&self) -> Vec<pb::LocalSubscriber> {
-        let local = |subscriber: Subscriber| pb::LocalSubscriber {
-            name: subscriber.name,
-            address: subscriber.address,
-            service_cluster: subscriber.service_cluster.to_string(),
-            revision: subscriber.revision.0,
-            digest: subscriber.digest.0.to_vec(),
-            connected: subscriber.connected,
-            nack: subscriber.nack,
+    /// The subscribers as other members and the admin API get them; their problems are
+    /// only counted unless asked for.
+    pub fn local(&self, problems: bool) -> Vec<pb::LocalSubscriber> {
+        let mut bytes = 0;
+        let local = |subscriber: Subscriber| {
+            let mut told = pb::LocalSubscriber {
+                name: subscriber.name,
+                address: subscriber.address,
+                service_cluster: subscriber.service_cluster.to_string(),
+                revision: subscriber.revision.0,
+                digest: subscriber.digest.0.to_vec(),
+                connected: subscriber.connected,
+                nack: subscriber.nack,
+                ..pb::LocalSubscriber::default()
+            };
+            // What was wrong at one that is gone is no longer known.
+            if told.connected {
+                let (known, more) = (&subscriber.problems, subscriber.problems_more);
+                told.problem_count = known.len() as u64 + u64::from(more > 0);
+                bytes += known.iter().map(prost::Message::encoded_len).sum::<usize>();
+                if problems && bytes <= PROBLEM_BYTES_MAX {
+                    told.problems = known.to_vec();
+                    told.problems_more = more;
+                } else {
+                    told.problems_more = known.len() as u64 + more;
+                }
+            }
+            told
         };
         self.subscribers().into_iter().map(local).collect()
     }
@@ -168,13 +198,30 @@ impl Place {
 
     /// The subscriber refused a revision.
     pub fn nacked(&self, revision: Revision, reason: &str) {
-        let mut end = reason.len().min(NACK_BYTES_MAX);
-        while !reason.is_char_boundary(end) {
-            end -= 1;
-        }
-        let reason = &reason[..end];
+        let reason = shortened(reason, REASON_BYTES_MAX);
         telemetry::snapshot_refused(&self.key.name, revision, reason);
         self.update(|subscriber| subscriber.nack = format!("revision {revision}: {reason}"));
+    }
+
+    /// The subscriber said what is wrong at it, in place of what it said before.
+    pub fn reported(&self, report: pb::Report) {
+        let (mut problems, mut more) = (report.problems, report.more);
+        if problems.len() > PROBLEMS_MAX {
+            more = more.saturating_add((problems.len() - PROBLEMS_MAX) as u64);
+            problems.truncate(PROBLEMS_MAX);
+        }
+        for problem in &mut problems {
+            let pb::ProxyProblem { service, host, label, value, reason } = problem;
+            for text in [service, host, label, value] {
+                text.truncate(shortened(text, PROBLEM_TEXT_BYTES_MAX).len());
+            }
+            reason.truncate(shortened(reason, REASON_BYTES_MAX).len());
+        }
+        telemetry::subscriber_reported(&self.key.name, problems.len(), more);
+        self.update(|subscriber| {
+            subscriber.problems = problems.into();
+            subscriber.problems_more = more;
+        });
     }
 
     /// The name of the subscriber, for messages.
@@ -201,6 +248,15 @@ impl Drop for Place {
         });
         telemetry::subscribers(self.fleet.lock().connected());
     }
+}
+
+/// At most `bytes_max` bytes of `text`, cut between characters.
+fn shortened(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 #[cfg(test)]
@@ -255,7 +311,47 @@ mod tests {
     async fn a_long_reason_is_cut_at_a_character() {
         let fleet = Fleet::new();
         let place = connect(&fleet, "edge-1");
-        place.nacked(Revision(3), &"ä".repeat(NACK_BYTES_MAX));
-        assert!(fleet.subscribers()[0].nack.len() <= NACK_BYTES_MAX + 32);
+        place.nacked(Revision(3), &"ä".repeat(REASON_BYTES_MAX));
+        assert!(fleet.subscribers()[0].nack.len() <= REASON_BYTES_MAX + 32);
+    }
+
+    fn problem(reason: &str) -> pb::ProxyProblem {
+        pb::ProxyProblem { reason: reason.to_owned(), ..pb::ProxyProblem::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_report_replaces_the_last_one_and_ends_with_the_stream() {
+        let fleet = Fleet::new();
+        let place = connect(&fleet, "edge-1");
+        place.reported(pb::Report { problems: vec![problem("a"), problem("b")], more: 0 });
+        assert_eq!(fleet.local(true)[0].problems.len(), 2);
+        place.reported(pb::Report { problems: vec![problem("c")], more: 7 });
+        let told = fleet.local(true).remove(0);
+        assert_eq!((told.problems, told.problems_more), (vec![problem("c")], 7));
+        let counted = fleet.local(false).remove(0);
+        assert_eq!((counted.problems.len(), counted.problem_count), (0, 2));
+        drop(place);
+        assert_eq!(fleet.local(true)[0].problem_count, 0, "nobody knows any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_of_a_report_is_bounded() {
+        let fleet = Fleet::new();
+        let places: Vec<_> = (0..50).map(|n| connect(&fleet, &format!("edge-{n}"))).collect();
+        let long = pb::ProxyProblem {
+            value: "ä".repeat(PROBLEM_TEXT_BYTES_MAX),
+            ..problem(&"x".repeat(2 * REASON_BYTES_MAX))
+        };
+        for place in &places {
+            place.reported(pb::Report { problems: vec![long.clone(); PROBLEMS_MAX + 5], more: 1 });
+        }
+        let told = fleet.local(true);
+        let kept = &told[0].problems;
+        assert_eq!((kept.len(), told[0].problems_more), (PROBLEMS_MAX, 6));
+        assert!(kept[0].value.len() <= PROBLEM_TEXT_BYTES_MAX);
+        assert!(kept[0].reason.len() <= REASON_BYTES_MAX);
+        let bytes: usize = told.iter().map(prost::Message::encoded_len).sum();
+        assert!(bytes < PROBLEM_BYTES_MAX + 64 * 1_024, "{bytes}");
+        assert_eq!(told[49].problems_more, PROBLEMS_MAX as u64 + 6, "counted, not told");
     }
 }

@@ -23,6 +23,7 @@
 pub mod admin;
 pub mod feed;
 pub mod fleet;
+pub mod local;
 pub mod observe;
 pub mod ports;
 pub mod reconcile;

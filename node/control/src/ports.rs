@@ -105,8 +105,13 @@ pub struct Proposal {
 
 /// The other members, asked directly.
 pub trait Peers: Send + Sync + 'static {
-    /// What another member alone knows: its progress and its subscribers.
-    fn local(&self, slot: Slot) -> impl Future<Output = Result<pb::LocalResponse, String>> + Send;
+    /// What another member alone knows: its progress, its subscribers, and its problems
+    /// and theirs, which are only counted unless asked for.
+    fn local(
+        &self,
+        slot: Slot,
+        problems: bool,
+    ) -> impl Future<Output = Result<pb::LocalResponse, String>> + Send;
 
     /// A client of the admin API of another member, authenticated as this member,
     /// so that a follower answers with the leader's view.

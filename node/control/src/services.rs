@@ -13,6 +13,7 @@ use tonic_health::server::HealthReporter;
 use crate::admin::{self, Admin};
 use crate::feed::{self, Feed, Gate};
 use crate::fleet::Fleet;
+use crate::local::Local;
 use crate::observe::Observe;
 use crate::ports::{Peers, Quorum};
 use crate::soft::SoftProblems;
@@ -26,6 +27,13 @@ pub struct Core<Q, P, D> {
     pub fleet: Fleet,
     pub soft: SoftProblems,
     pub drain: DrainWatch,
+}
+
+impl<Q, P, D> Core<Q, P, D> {
+    /// What this member alone knows.
+    pub fn local(&self) -> Local {
+        Local { fleet: self.fleet.clone(), soft: self.soft.clone() }
+    }
 }
 
 impl<Q, P, D> Clone for Core<Q, P, D> {

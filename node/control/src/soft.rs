@@ -9,7 +9,7 @@ use dovetail_routing::LogIndex;
 use crate::telemetry;
 
 /// What stands for the service and the label of a problem that has none.
-const NONE: &str = "-";
+pub(crate) const NONE: &str = "-";
 /// Soft problems kept; the next ones are only counted.
 const SOFT_MAX: usize = 100;
 

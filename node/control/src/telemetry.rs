@@ -14,6 +14,7 @@
 //! | `configuration differs` | warn | `ours`, `in_force` |
 //! | `subscriber connected`, `subscriber gone` | info | `name`, `address`, `service_cluster` |
 //! | `snapshot refused` | warn | `name`, `revision`, `reason` |
+//! | `subscriber reported` | info | `name`, `problems`, `more` |
 //! | `command applied` | info | `index`, `actor` |
 //!
 //! | metric | kind | labels |
@@ -106,6 +107,10 @@ pub(crate) fn subscriber_connected(subscriber: &Subscriber) {
 pub(crate) fn subscriber_gone(subscriber: &Subscriber) {
     let Subscriber { name, address, service_cluster, .. } = subscriber;
     info!(%name, %address, %service_cluster, "subscriber gone");
+}
+
+pub(crate) fn subscriber_reported(name: &str, problems: usize, more: u64) {
+    info!(name, problems, more, "subscriber reported");
 }
 
 pub(crate) fn subscribers(connected: usize) {

@@ -17,6 +17,7 @@ use crate::address::CoreAddresses;
 use crate::disk::DiskCopy;
 use crate::keeper::Keeper;
 use crate::link::{AbortOnDrop, Dialler, Link};
+use crate::report::{Problem, Reports};
 use crate::subscription::{LeaveReason, Position, Subscription, Verdict};
 
 /// How long a member may be silent; it sends a keep-alive every second.
@@ -49,6 +50,8 @@ pub struct Config {
     pub version: String,
     /// Where the copy is kept.
     pub disk: DiskCopy,
+    /// All that is wrong here, for operators to see: reported when it changes.
+    pub problems: watch::Receiver<Arc<[Problem]>>,
 }
 
 /// How the subscriber stands.
@@ -180,6 +183,7 @@ impl<A: Apply> Feed<A> {
         let mut update = Some(link.first.take());
         let mut worked = false;
         let mut better: Option<AbortOnDrop<Option<Link>>> = None;
+        let mut reports = Reports::new(self.config.problems.clone());
         let mut look = tokio::time::interval_at(tokio::time::Instant::now() + LOOK_UP, LOOK_UP);
         loop {
             if let Some(update) = update.take().flatten() {
@@ -223,6 +227,13 @@ impl<A: Apply> Feed<A> {
                     better = None;
                     if let Ok(Some(link)) = found && self.is_usable(&link) {
                         return Ended::Better(Box::new(link));
+                    }
+                }
+                report = reports.next() => {
+                    let request = Some(pb::follow_request::Request::Report(report));
+                    if link.answers.send(pb::FollowRequest { request }).await.is_err() {
+                        let reason = "its stream takes no reports".to_owned();
+                        return Ended::Lost { worked, reason };
                     }
                 }
                 _ = look.tick(), if at > 0 && better.is_none() => {

@@ -18,9 +18,11 @@ mod disk;
 mod driver;
 mod keeper;
 mod link;
+mod report;
 mod subscription;
 
 pub use address::{CoreAddresses, InvalidAddresses};
 pub use disk::{DiskCopy, DiskError};
 pub use driver::{Apply, Config, Feed, Status};
+pub use report::Problem;
 pub use subscription::{LeaveReason, Position, Subscription, Verdict};

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dovetail_feed::{Apply, Config, DiskCopy, Status as FeedStatus};
+use dovetail_feed::{Apply, Config, DiskCopy, Problem, Status as FeedStatus};
 use dovetail_process::drain::Drain;
 use dovetail_process::grpc::incoming;
 use dovetail_process::pki;
@@ -171,12 +171,14 @@ impl Apply for InForce {
 struct Subscriber {
     in_force: Arc<InForce>,
     status: watch::Receiver<FeedStatus>,
+    problems: watch::Sender<Arc<[Problem]>>,
     drain: Drain,
 }
 
 impl Subscriber {
     fn start(dir: &Path, members: &[&Member]) -> Self {
         let core: Vec<_> = members.iter().map(|member| member.address.to_string()).collect();
+        let problems = watch::Sender::new(Arc::default());
         let config = Config {
             core: core.join(",").parse().expect("addresses"),
             tls: TlsDir::load(&dir.join("pki/proxy")).expect("a certificate"),
@@ -185,12 +187,13 @@ impl Subscriber {
             address: "127.0.0.1:80".into(),
             version: "0".into(),
             disk: DiskCopy::open(&dir.join("data")).expect("a folder"),
+            problems: problems.subscribe(),
         };
         let in_force = Arc::<InForce>::default();
         let (feed, status) = config.build(Arc::clone(&in_force));
         let drain = Drain::new();
         drain.watch().spawn(feed.run(drain.watch()));
-        Self { in_force, status, drain }
+        Self { in_force, status, problems, drain }
     }
 
     async fn follows(&mut self, member: &Member) -> Duration {
@@ -232,6 +235,37 @@ fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a folder");
     pki::init(&dir.path().join("pki"), 3, &[]).expect("certificates");
     dir
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_told_to_whatever_member_is_followed() {
+    let dir = folder();
+    let pki = dir.path().join("pki");
+    let first = Member::start(&pki, 1, 5).await;
+    let second = Member::start(&pki, 2, 5).await;
+    let mut subscriber = Subscriber::start(dir.path(), &[&first, &second]);
+    subscriber.follows(&first).await;
+    let none = || Arc::from("");
+    let problem = |reason: &str| Problem {
+        service: none(),
+        host: none(),
+        label: none(),
+        value: none(),
+        reason: reason.into(),
+    };
+    let told = |member: &Member, reason: &str| {
+        member.heard().iter().any(|said| {
+            let pb::follow_request::Request::Report(report) = said else { return false };
+            report.problems.len() == 1 && report.problems[0].reason == reason
+        })
+    };
+    subscriber.problems.send_replace(Arc::from([problem("it expired")]));
+    until("the first member is told", || told(&first, "it expired")).await;
+    first.die();
+    subscriber.follows(&second).await;
+    until("the second member is told", || told(&second, "it expired")).await;
+    subscriber.problems.send_replace(Arc::from([problem("it is not there")]));
+    until("it is told anew", || told(&second, "it is not there")).await;
 }
 
 #[tokio::test]

@@ -28,6 +28,13 @@ pub struct ProxyProblem {
     pub reason: Arc<str>,
 }
 
+impl From<ProxyProblem> for dovetail_feed::Problem {
+    fn from(problem: ProxyProblem) -> Self {
+        let ProxyProblem { service, host, label, value, reason } = problem;
+        Self { service, host, label, value, reason }
+    }
+}
+
 /// All problems of this proxy. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Problems(Arc<Inner>);
@@ -35,6 +42,8 @@ pub struct Problems(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     listed: watch::Sender<Listed>,
+    /// The same for the feed, which tells the core.
+    reported: watch::Sender<Arc<[dovetail_feed::Problem]>>,
     gauge: Gauge,
 }
 
@@ -45,7 +54,11 @@ impl Default for Problems {
     fn default() -> Self {
         let gauge = metrics::gauge!("dovetail_proxy_problems");
         gauge.set(0.0);
-        Self(Arc::new(Inner { listed: watch::Sender::new(Listed::new()), gauge }))
+        Self(Arc::new(Inner {
+            listed: watch::Sender::new(Listed::new()),
+            reported: watch::Sender::new(Arc::default()),
+            gauge,
+        }))
     }
 }
 
@@ -58,6 +71,11 @@ impl Problems {
     /// Tells when [`Problems::list`] has changed.
     pub fn changed(&self) -> watch::Receiver<Listed> {
         self.0.listed.subscribe()
+    }
+
+    /// All problems, as the feed reports them to the core.
+    pub fn reported(&self) -> watch::Receiver<Arc<[dovetail_feed::Problem]>> {
+        self.0.reported.subscribe()
     }
 
     /// States all problems of `source`, in place of those that it stated before.
@@ -88,6 +106,8 @@ impl Problems {
                 tracing::info!(%service, %host, %label, %value, "problem cleared");
             }
             listed.insert(source, Arc::clone(&now));
+            let all = listed.values().flat_map(|of_source| of_source.iter().cloned());
+            self.0.reported.send_replace(all.map(Into::into).collect());
             self.0
                 .gauge
                 .set(listed.values().map(|of_source| of_source.len()).sum::<usize>() as f64);
@@ -119,6 +139,7 @@ mod tests {
         assert!(changed.has_changed().expect("it lives"));
         changed.mark_unchanged();
         assert_eq!(problems.list(), [problem("a"), problem("b")]);
+        assert_eq!(problems.reported().borrow().len(), 2, "the feed has them too");
         problems.replace("upstream", vec![problem("c")]);
         problems.replace("tls", vec![problem("b")]);
         assert_eq!(problems.list(), [problem("b"), problem("c")]);

@@ -109,6 +109,7 @@ fn run(parsed: &Parsed<Args>) -> Result<ExitCode, RunError> {
         address: server.address().to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         disk,
+        problems: server.shared().problems.reported(),
     };
     // Feed, admin endpoint and signals, apart from the threads that serve requests.
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -15,6 +15,7 @@ use imbl::OrdMap;
 pub use crate::codec::InvalidBytes;
 pub use crate::problem::Problem;
 pub use answers::ANSWERS_MAX;
+pub use compare::KeptOut;
 pub use difference::Difference;
 
 use crate::entry::{Applied, ClusterConfig, Entry, LogIndex};

@@ -14,6 +14,8 @@ use super::hub::Hub;
 
 /// How long another member may take to say what it knows.
 const LOCAL_TIMEOUT: Duration = Duration::from_millis(300);
+/// Bytes of that: thousands of subscribers, and some of their problems.
+const LOCAL_BYTES_MAX: usize = 16 * 1_024 * 1_024;
 
 /// A client of another member's Raft service, on a connection of its own.
 pub(crate) fn raft_client(hub: &Hub, slot: Slot) -> Result<RaftClient<Channel>, String> {
@@ -50,9 +52,10 @@ impl OtherMembers {
 }
 
 impl Peers for OtherMembers {
-    async fn local(&self, slot: Slot) -> Result<pb::LocalResponse, String> {
-        let mut client = RaftClient::new(self.channel(slot)?);
-        let request = pb::LocalRequest { sender: Some(self.hub.sender()) };
+    async fn local(&self, slot: Slot, problems: bool) -> Result<pb::LocalResponse, String> {
+        let mut client =
+            RaftClient::new(self.channel(slot)?).max_decoding_message_size(LOCAL_BYTES_MAX);
+        let request = pb::LocalRequest { sender: Some(self.hub.sender()), problems };
         tokio::time::timeout(LOCAL_TIMEOUT, client.local(request))
             .await
             .map_err(|_| "no answer in time".to_owned())?

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use dovetail_control::fleet::Fleet;
+use dovetail_control::local::Local;
 use dovetail_process::grpc;
 use dovetail_proto::v1 as pb;
 use dovetail_proto::v1::raft_server::{Raft as RaftService, RaftServer};
@@ -25,12 +25,12 @@ const RAFT_SNAPSHOT_BYTES_MAX: usize = 256 * 1_024 * 1_024;
 #[derive(Debug)]
 pub(crate) struct Server {
     hub: Arc<Hub>,
-    fleet: Fleet,
+    local: Local,
 }
 
 impl Server {
-    pub(crate) fn service(hub: Arc<Hub>, fleet: Fleet) -> RaftServer<Self> {
-        RaftServer::new(Self { hub, fleet })
+    pub(crate) fn service(hub: Arc<Hub>, local: Local) -> RaftServer<Self> {
+        RaftServer::new(Self { hub, local })
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
@@ -222,6 +222,6 @@ impl RaftService for Server {
         let peer = grpc::peer(&request)?;
         let raft = self.hub.admit(&peer, request.get_ref().sender.as_ref())?;
         let applied = raft.metrics().borrow_watched().last_applied.map_or(0, |id| id.index);
-        Ok(Response::new(pb::LocalResponse { applied, subscribers: self.fleet.local() }))
+        Ok(Response::new(self.local.answer(applied, request.get_ref().problems)))
     }
 }

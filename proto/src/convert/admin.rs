@@ -1,7 +1,10 @@
 //! Answers of the admin API.
 
 use dovetail_routing::problem::Problem;
-use dovetail_routing::snapshot::{Published, Route, RouteService, Tls, Upstream, UpstreamState};
+use dovetail_routing::snapshot::{
+    Certificate, Published, Route, RouteOptions, RouteService, Sticky, Tls, Upstream,
+    UpstreamProtocol, UpstreamState, UpstreamTls,
+};
 
 use crate::v1 as pb;
 
@@ -28,6 +31,41 @@ impl From<&Route> for pb::Route {
             }
             .into(),
             services: route.services.iter().map(Into::into).collect(),
+            certificate: match &route.tls {
+                Tls::Terminate(certificate) => Some(certificate.into()),
+                Tls::None | Tls::Passthrough => None,
+            },
+            options: (route.options != RouteOptions::default()).then(|| (&route.options).into()),
+        }
+    }
+}
+
+impl From<&Certificate> for pb::Certificate {
+    fn from(certificate: &Certificate) -> Self {
+        let name = |secret: &Option<_>| secret.as_ref().map(ToString::to_string);
+        Self {
+            cert: certificate.cert.to_string(),
+            key: name(&certificate.key).unwrap_or_default(),
+            client_ca: name(&certificate.client_ca).unwrap_or_default(),
+        }
+    }
+}
+
+impl From<&RouteOptions> for pb::RouteOptions {
+    fn from(options: &RouteOptions) -> Self {
+        let redirect = options.redirect.as_ref().map(|redirect| {
+            let scheme = if redirect.https { "https" } else { "http" };
+            format!("{scheme}://{}{}", redirect.authority, redirect.prefix)
+        });
+        Self {
+            rewrite: options.rewrite,
+            redirect: redirect.unwrap_or_default(),
+            ssl_only: options.ssl_only,
+            sticky: match &options.sticky {
+                Sticky::None => String::new(),
+                Sticky::Cookie(name) => format!("cookie {}", name.as_str()),
+                Sticky::ClientIp => "client address".into(),
+            },
         }
     }
 }
@@ -38,6 +76,18 @@ impl From<&RouteService> for pb::RouteService {
             name: service.name.to_string(),
             weight: service.weight.into(),
             upstreams: service.upstreams.iter().map(Into::into).collect(),
+            protocol: match service.dial.protocol {
+                UpstreamProtocol::Auto => "",
+                UpstreamProtocol::Http1 => "http1",
+                UpstreamProtocol::Http2 => "http2",
+            }
+            .into(),
+            tls: match service.dial.tls {
+                UpstreamTls::None => "",
+                UpstreamTls::Verified { .. } => "verified",
+                UpstreamTls::Unverified { .. } => "unverified",
+            }
+            .into(),
         }
     }
 }

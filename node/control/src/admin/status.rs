@@ -8,7 +8,7 @@ use dovetail_routing::snapshot::Digest;
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
-use super::{Admin, LOCAL};
+use super::{Admin, LOCAL, problems};
 use crate::observe::Observe;
 use crate::ports::{Member, Peers, Quorum, QuorumView, Slot};
 
@@ -28,20 +28,15 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
                 member_of(member, leader, this.then_some(view.applied))
             })
             .collect();
-        status.proxies = merge([(view.this, self.core.fleet.local())]);
+        let local = self.core.local().answer(view.applied, false);
+        status.problems += problems::count([(view.this, &local)]);
+        status.proxies = proxies([(view.this, local.subscribers)]);
         status
     }
 
     /// The leader's view: every member is asked, side by side.
     pub(super) async fn leader_status(&self, view: &QuorumView) -> pb::StatusResponse {
-        let asked = view.members.iter().map(|member| async move {
-            if member.slot == view.this {
-                let subscribers = self.core.fleet.local();
-                return Some(pb::LocalResponse { applied: view.applied, subscribers });
-            }
-            timeout(LOCAL, self.core.peers.local(member.slot)).await.ok()?.ok()
-        });
-        let answers = join_all(asked).await;
+        let answers = self.locals(view, false).await;
         let mut status = self.base_status(view, Some(view.this), "leader");
         status.docker_age_seconds = self.core.docker.age().map(|age| age.as_secs_f64());
         status.docker_error = self.core.docker.error().unwrap_or_default();
@@ -51,11 +46,30 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
                 member_of(member, Some(view.this), answer.as_ref().map(|local| local.applied))
             })
             .collect();
+        let heard = || view.members.iter().zip(&answers);
+        status.problems += problems::count(
+            heard().filter_map(|(member, answer)| Some((member.slot, answer.as_ref()?))),
+        );
         let subscribers = view.members.iter().zip(answers);
-        status.proxies = merge(
+        status.proxies = proxies(
             subscribers.filter_map(|(member, answer)| Some((member.slot, answer?.subscribers))),
         );
         status
+    }
+
+    /// What each member alone knows, in their order; `None` of one that does not answer.
+    pub(super) async fn locals(
+        &self,
+        view: &QuorumView,
+        problems: bool,
+    ) -> Vec<Option<pb::LocalResponse>> {
+        let asked = view.members.iter().map(|member| async move {
+            if member.slot == view.this {
+                return Some(self.core.local().answer(view.applied, problems));
+            }
+            timeout(LOCAL, self.core.peers.local(member.slot, problems)).await.ok()?.ok()
+        });
+        join_all(asked).await
     }
 
     fn base_status(
@@ -77,7 +91,6 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
                 }
             })
             .collect();
-        let problems = state.problems().len() + self.core.soft.len();
         pb::StatusResponse {
             cluster_id: view.cluster_id.clone(),
             leader: leader.unwrap_or_default(),
@@ -86,7 +99,7 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
             service_clusters,
             members: Vec::new(),
             proxies: Vec::new(),
-            problems: u64::try_from(problems).unwrap_or(u64::MAX),
+            problems: state.problems().len() as u64,
             view: whose.to_owned(),
             docker_age_seconds: None,
             docker_error: String::new(),
@@ -112,29 +125,34 @@ fn member_of(member: &Member, leader: Option<Slot>, applied: Option<u64>) -> pb:
 
 /// All subscribers once each: one that moved on is gone from a member and connected
 /// to another.
-fn merge(members: impl IntoIterator<Item = (Slot, Vec<pb::LocalSubscriber>)>) -> Vec<pb::Proxy> {
-    let mut proxies = BTreeMap::<_, pb::Proxy>::new();
+pub(super) fn merge(
+    members: impl IntoIterator<Item = (Slot, Vec<pb::LocalSubscriber>)>,
+) -> Vec<(Slot, pb::LocalSubscriber)> {
+    let mut all = BTreeMap::<_, (Slot, pb::LocalSubscriber)>::new();
     for (slot, subscribers) in members {
-        for (position, subscriber) in subscribers.into_iter().enumerate() {
-            let proxy = proxy_of(slot, subscriber);
+        for (position, one) in subscribers.into_iter().enumerate() {
             // Without a name or an address, two may be different ones: none is left out.
-            let nameless = proxy.name.is_empty() && proxy.address.is_empty();
+            let nameless = one.name.is_empty() && one.address.is_empty();
             let key = (
-                proxy.service_cluster.clone(),
-                proxy.name.clone(),
-                proxy.address.clone(),
+                one.service_cluster.clone(),
+                one.name.clone(),
+                one.address.clone(),
                 nameless.then_some((slot, position)),
             );
-            match proxies.get_mut(&key) {
-                Some(known)
-                    if (known.connected, known.revision) >= (proxy.connected, proxy.revision) => {}
+            match all.get(&key) {
+                Some((_, known))
+                    if (known.connected, known.revision) >= (one.connected, one.revision) => {}
                 _ => {
-                    proxies.insert(key, proxy);
+                    all.insert(key, (slot, one));
                 }
             }
         }
     }
-    proxies.into_values().collect()
+    all.into_values().collect()
+}
+
+fn proxies(members: impl IntoIterator<Item = (Slot, Vec<pb::LocalSubscriber>)>) -> Vec<pb::Proxy> {
+    merge(members).into_iter().map(|(slot, subscriber)| proxy_of(slot, subscriber)).collect()
 }
 
 fn proxy_of(member: Slot, subscriber: pb::LocalSubscriber) -> pb::Proxy {

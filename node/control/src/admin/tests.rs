@@ -86,7 +86,8 @@ async fn the_leader_tells_of_all_members_and_proxies() {
         connected: true,
         ..pb::LocalSubscriber::default()
     };
-    let local = pb::LocalResponse { applied: 1, subscribers: vec![moved] };
+    let local =
+        pb::LocalResponse { applied: 1, subscribers: vec![moved], ..pb::LocalResponse::default() };
     stage.peers.locals.lock().expect("not poisoned").insert(2, local);
     stage.peers.silent.lock().expect("not poisoned").push(3);
 
@@ -170,13 +171,32 @@ async fn routes_are_linearizable_unless_asked_for_stale() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn problems_are_those_of_the_state_and_the_leaders_own() {
+async fn problems_are_those_of_the_state_of_members_and_of_proxies() {
     let leader = stage(FakeQuorum::leader());
     let mut known = listing(&[("web", 1)]);
     for service in known.services.values_mut() {
         service.labels.remove("com.docker.lb.port");
     }
     leader.quorum.know(&known);
+    let problem = |reason: &str| pb::ProxyProblem {
+        host: "web.example".to_owned(),
+        reason: reason.to_owned(),
+        ..pb::ProxyProblem::default()
+    };
+    let elsewhere = pb::LocalResponse {
+        applied: 1,
+        subscribers: vec![pb::LocalSubscriber {
+            name: "edge-1".to_owned(),
+            connected: true,
+            revision: 1,
+            problem_count: 1,
+            problems: vec![problem("it expired")],
+            ..pb::LocalSubscriber::default()
+        }],
+        soft_count: 1,
+        soft: vec![pb::Problem { reason: "another file".to_owned(), ..pb::Problem::default() }],
+    };
+    leader.peers.locals.lock().expect("not poisoned").insert(3, elsewhere);
     leader.soft.raise(
         "docker: mass removal",
         "5",
@@ -188,8 +208,12 @@ async fn problems_are_those_of_the_state_and_the_leaders_own() {
     let mut vera = follower.as_(VIEWER);
     let answer = vera.problems(pb::ProblemsRequest::default()).await.expect("answered");
     let problems = answer.into_inner().problems;
-    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert_eq!(problems.len(), 4, "{problems:?}");
+    let status = vera.status(pb::StatusRequest::default()).await.expect("answered").into_inner();
+    assert_eq!(status.problems, 4, "status counts what problems shows");
     assert_eq!(problems[0].service, "web");
+    assert_eq!(problems[2].reason, "member 3: another file");
+    assert_eq!(problems[3].reason, "proxy edge-1: web.example: it expired");
     let soft = &problems[1];
     assert_eq!(
         (soft.service.as_str(), soft.label.as_str(), soft.reason.as_str()),

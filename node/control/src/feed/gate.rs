@@ -98,7 +98,7 @@ async fn catch_up<Q: Quorum, P: Peers>(quorum: &Q, peers: &P) -> bool {
         (view.leader, view.this)
     };
     let Some(leader) = leader.filter(|leader| *leader != this) else { return false };
-    let Ok(Ok(local)) = timeout(ATTEMPT, peers.local(leader)).await else { return false };
+    let Ok(Ok(local)) = timeout(ATTEMPT, peers.local(leader, false)).await else { return false };
     let reached = view.wait_for(|view| view.applied >= local.applied);
     matches!(timeout(ATTEMPT, reached).await, Ok(Ok(_)))
 }

@@ -122,7 +122,7 @@ async fn a_subscriber_gets_the_snapshot_in_force_and_then_every_newer_one() {
     assert_eq!(snapshot.canonical, &*published.canonical);
     assert_eq!(snapshot.digest, published.digest.0);
     proxy.ack(&snapshot).await;
-    eventually("the ack is known", || stage.fleet.local()[0].revision == first).await;
+    eventually("the ack is known", || stage.fleet.local(false)[0].revision == first).await;
 
     sleep(Duration::from_millis(100)).await;
     let second = stage.publish(2);
@@ -178,15 +178,15 @@ async fn a_refusal_is_recorded_and_the_next_snapshot_is_sent() {
     assert_eq!(proxy.snapshot().await.revision, first);
     let nack = pb::Nack { revision: first, reason: "no room".to_owned() };
     proxy.says.send(said(Said::Nack(nack))).await.expect("room");
-    eventually("the refusal is known", || !stage.fleet.local()[0].nack.is_empty()).await;
-    assert_eq!(stage.fleet.local()[0].nack, format!("revision {first}: no room"));
+    eventually("the refusal is known", || !stage.fleet.local(false)[0].nack.is_empty()).await;
+    assert_eq!(stage.fleet.local(false)[0].nack, format!("revision {first}: no room"));
     proxy.keep_alive().await;
     proxy.keep_alive().await;
     let second = stage.publish(2);
     let snapshot = proxy.snapshot().await;
     assert_eq!(snapshot.revision, second);
     proxy.ack(&snapshot).await;
-    eventually("the refusal is over", || stage.fleet.local()[0].nack.is_empty()).await;
+    eventually("the refusal is over", || stage.fleet.local(false)[0].nack.is_empty()).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -223,6 +223,20 @@ async fn only_subscribers_that_their_certificate_allows_are_admitted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_report_is_kept_until_the_next_one() {
+    let stage = stage();
+    stage.publish(1);
+    let mut proxy = stage.proxy().await;
+    proxy.snapshot().await;
+    let problem = pb::ProxyProblem { reason: "it expired".to_owned(), ..Default::default() };
+    let report = |problems| said(Said::Report(pb::Report { problems, more: 0 }));
+    proxy.says.send(report(vec![problem])).await.expect("room");
+    eventually("it is known", || stage.fleet.local(true)[0].problems.len() == 1).await;
+    proxy.says.send(report(Vec::new())).await.expect("room");
+    eventually("it is over", || stage.fleet.local(true)[0].problems.is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_that_says_nonsense_is_ended_with_the_reason() {
     let stage = stage();
     stage.publish(1);
@@ -236,7 +250,7 @@ async fn a_stream_that_says_nonsense_is_ended_with_the_reason() {
         }
     };
     assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "a second hello"));
-    eventually("it is gone", || !stage.fleet.local()[0].connected).await;
+    eventually("it is gone", || !stage.fleet.local(false)[0].connected).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,7 @@
 //! Where what a service asks for is not what its routes are: told to whoever came later.
 
+use std::sync::Arc;
+
 use super::State;
 use super::force::{Conflict, HostTls, certificate};
 use crate::entry::LogIndex;
@@ -7,9 +9,18 @@ use crate::labels::{
     CLIENT_CA_CERT, CONTEXT_ROOT_REWRITE, DEFAULT_BACKEND, EXCLUSIVE, HOSTS, IP_HASH, Intent,
     REDIRECTS, RouteKey, SSL_CERT, SSL_KEY, SSL_ONLY, SSL_PASSTHROUGH, STICKY_SESSION_COOKIE,
 };
-use crate::names::ServiceId;
+use crate::names::{ContextRoot, ServiceId};
 use crate::problem::Trouble;
 use crate::snapshot::{Certificate, RouteHost, RouteOptions, Sticky};
+
+/// A route that a service claims and does not serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptOut {
+    pub host: RouteHost,
+    pub path: ContextRoot,
+    /// The name of the service that came first.
+    pub owner: Arc<str>,
+}
 
 impl State {
     /// Reports where a service differs from the incumbents of its routes and hosts.
@@ -25,30 +36,52 @@ impl State {
 
     fn compare_on(&self, key: &RouteKey, id: &ServiceId, intent: &Intent, to: &mut Vec<Trouble>) {
         let Some(host) = self.hosts.get(&key.host_key()) else { return };
-        let own = self.claims.of(key).iter().find(|claim| claim.service == *id);
-        let Some(own) = own.map(|claim| (claim, intent)) else { return };
-        if let Some(conflict) = host.keeps_out(intent) {
-            let owner = match (conflict, &host.certificate) {
-                (Conflict::Authorities, Some((owner, _))) => owner,
-                _ => &host.owner,
-            };
+        if let Some((conflict, owner)) = self.kept_out_of(key, host, id, intent) {
             to.push(conflict.told(key, intent, host, &self.name(owner)));
             return;
         }
-        let Some(incumbent) = self.incumbent(key, host) else { return };
-        let (owner, granted) = (self.name(&incumbent.0.service), incumbent.1);
-        if let Some(conflict) = self.keeps_out(key, incumbent, own) {
-            to.push(conflict.told(key, intent, host, &owner));
-            return;
-        }
-        if incumbent.0.service != *id {
-            differ_on_route(key, intent, granted, &owner, to);
+        let Some((claim, granted)) = self.incumbent(key, host) else { return };
+        if claim.service != *id {
+            differ_on_route(key, intent, granted, &self.name(&claim.service), to);
         }
         if let (Some((owner, in_force)), Some(own)) = (&host.certificate, certificate(intent))
             && owner != id
         {
             differ_on_host(key, own, in_force, &self.name(owner), to);
         }
+    }
+
+    /// Why a service does not serve a route that it claims, and who keeps it out.
+    fn kept_out_of<'a>(
+        &'a self,
+        key: &RouteKey,
+        host: &'a HostTls,
+        id: &ServiceId,
+        intent: &'a Intent,
+    ) -> Option<(Conflict, &'a ServiceId)> {
+        let claim = self.claims.of(key).iter().find(|claim| claim.service == *id)?;
+        if let Some(conflict) = host.keeps_out(intent) {
+            let owner = match (conflict, &host.certificate) {
+                (Conflict::Authorities, Some((owner, _))) => owner,
+                _ => &host.owner,
+            };
+            return Some((conflict, owner));
+        }
+        let incumbent = self.incumbent(key, host)?;
+        let conflict = self.keeps_out(key, incumbent, (claim, intent))?;
+        Some((conflict, &incumbent.0.service))
+    }
+
+    /// The routes that a service claims and does not serve, each with whoever came first.
+    pub fn kept_out(&self, id: &ServiceId) -> Vec<KeptOut> {
+        let Some(intent) = self.intents.get(id) else { return Vec::new() };
+        let kept_out = |key: RouteKey| {
+            let host = self.hosts.get(&key.host_key())?;
+            let (_, owner) = self.kept_out_of(&key, host, id, intent)?;
+            let owner = self.name(owner).into();
+            Some(KeptOut { host: key.host, path: key.path, owner })
+        };
+        intent.keys().filter_map(kept_out).collect()
     }
 
     fn name(&self, id: &ServiceId) -> String {
