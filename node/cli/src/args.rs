@@ -14,6 +14,8 @@ Examples:
   dovetail status                                 the quorum, the proxies, the revisions
   dovetail -o json routes --service-cluster blue  routes for a script
   dovetail problems                               what an operator should see
+  dovetail check stack.yml                        what a stack file would come to
+  dovetail plan stack.yml --stack shop            the same beside all that runs
   dovetail annotate 'release 42 begins'           a remark in the log
   dovetail demo --once                            the whole system on this machine
 
@@ -115,6 +117,30 @@ pub(crate) enum Verb {
     Members,
     /// The proxies, and what they have in force
     Proxies,
+    /// Reads stack files or configuration files, and prints the routes and every problem
+    #[command(after_help = "Nobody is asked: exit 1 when a file has a problem.\n\nExamples:\n  \
+        dovetail check shop.yml --stack shop\n  \
+        dovetail check shop.yml blog.yml --stack shop --stack blog\n  \
+        dovetail check --strict interlock.toml\n  \
+        dovetail -o json check shop.yml | jq '.problems[].reason'")]
+    Check {
+        #[command(flatten)]
+        files: FileArgs,
+        /// Warnings fail the check, too
+        #[arg(long)]
+        strict: bool,
+    },
+    /// What deploying stack files would change, problems and conflicts included
+    #[command(after_help = "Nothing is changed: exit 1 when there would be a new problem.\n\n\
+        Examples:\n  dovetail plan shop.yml --stack shop\n  \
+        dovetail -o json plan shop.yml --stack shop --prune | jq '.routes[].change'")]
+    Plan {
+        #[command(flatten)]
+        files: FileArgs,
+        /// Services of the stack that are not in the files are removed, too
+        #[arg(long)]
+        prune: bool,
+    },
     /// Writes a remark into the log
     #[command(after_help = "Examples:\n  dovetail annotate 'release 42 begins'\n  \
         dovetail -o json annotate --request-id deploy-42 'release 42 begins'")]
@@ -134,6 +160,17 @@ pub(crate) enum Verb {
         #[arg(long)]
         once: bool,
     },
+}
+
+/// Files that are read here.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct FileArgs {
+    /// Stack files (Compose, version 3), or TOML for check; - is the standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<String>,
+    /// The name of the stack, as docker stack deploy takes it; once, or once for each file
+    #[arg(long, value_name = "NAME")]
+    pub(crate) stack: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,6 +3,10 @@
 use dovetail_proto::v1 as pb;
 use serde::Serialize;
 
+mod files;
+
+pub(crate) use files::{Check, Plan};
+
 #[derive(Debug, Serialize)]
 pub(crate) struct Status {
     cluster_id: String,
@@ -63,6 +67,33 @@ struct Route {
     path: String,
     tls: String,
     services: Vec<RouteService>,
+    /// The names of secrets, when TLS is terminated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate: Option<Certificate>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    options: Option<RouteOptions>,
+}
+
+#[derive(Debug, Serialize)]
+struct Certificate {
+    cert: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    key: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    client_ca: String,
+}
+
+/// Only what is asked for.
+#[derive(Debug, Serialize)]
+struct RouteOptions {
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    rewrite: bool,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    redirect: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    ssl_only: bool,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    sticky: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -70,6 +101,10 @@ struct RouteService {
     name: String,
     weight: u32,
     upstreams: Vec<Upstream>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    protocol: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    tls: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -180,6 +215,17 @@ impl From<pb::Route> for Route {
             path: route.path,
             tls: route.tls,
             services: route.services.into_iter().map(Into::into).collect(),
+            certificate: route.certificate.map(|certificate| Certificate {
+                cert: certificate.cert,
+                key: certificate.key,
+                client_ca: certificate.client_ca,
+            }),
+            options: route.options.map(|options| RouteOptions {
+                rewrite: options.rewrite,
+                redirect: options.redirect,
+                ssl_only: options.ssl_only,
+                sticky: options.sticky,
+            }),
         }
     }
 }
@@ -190,6 +236,8 @@ impl From<pb::RouteService> for RouteService {
             name: service.name,
             weight: service.weight,
             upstreams: service.upstreams.into_iter().map(Into::into).collect(),
+            protocol: service.protocol,
+            tls: service.tls,
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  args ─► core (which member answers, follow the leader) ─► verbs ─► out (tables, JSON)
-//!                                                            demo
+//!                       stack files, configuration files ─┘   demo
 //! ```
 //!
 //! Exit codes: 0 done, 1 a check was made and failed, 2 usage, 3 refused,
@@ -14,6 +14,7 @@ mod demo;
 mod failure;
 mod json;
 mod out;
+mod stack;
 mod verbs;
 
 use std::process::ExitCode;

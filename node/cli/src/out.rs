@@ -136,6 +136,16 @@ pub(crate) fn service_cluster(name: &str) -> &str {
     if name.is_empty() { "(default)" } else { name }
 }
 
+/// Basis points as a percentage, without needless zeros.
+pub(crate) fn share(basis_points: u32) -> String {
+    let (whole, part) = (basis_points / 100, basis_points % 100);
+    match part {
+        0 => format!("{whole}%"),
+        part if part % 10 == 0 => format!("{whole}.{}%", part / 10),
+        part => format!("{whole}.{part:02}%"),
+    }
+}
+
 /// The beginning of a digest: enough to compare by eye.
 pub(crate) fn short(digest: &str) -> String {
     digest.chars().take(12).collect()
@@ -144,6 +154,11 @@ pub(crate) fn short(digest: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_is_a_percentage() {
+        assert_eq!([10_000, 3_334, 50, 5, 0].map(share), ["100%", "33.34%", "0.5%", "0.05%", "0%"]);
+    }
 
     #[test]
     fn a_label_cannot_write_on_the_terminal() {

@@ -1,8 +1,10 @@
 //! The verbs: ask, then print.
 
 mod change;
+mod check;
 mod log;
 mod pki;
+mod plan;
 mod problems;
 mod routes;
 mod status;
@@ -31,6 +33,8 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
             routes::run(&core()?, &out, service_cluster, stale).await
         }
         Verb::Problems { stale } => problems::run(&core()?, &out, stale).await,
+        Verb::Check { files, strict } => check::run(&out, &files, strict),
+        Verb::Plan { files, prune } => plan::run(&core()?, &out, &files, prune).await,
         Verb::Annotate { text, request_id } => {
             change::annotate(&core()?, &out, text, request_id).await
         }

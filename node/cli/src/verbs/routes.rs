@@ -7,7 +7,7 @@ use dovetail_proto::v1 as pb;
 use crate::core::Core;
 use crate::failure::Failure;
 use crate::json;
-use crate::out::{Out, Tone, printable, service_cluster, short};
+use crate::out::{Out, Tone, printable, service_cluster, share, short};
 
 pub(crate) async fn run(
     core: &Core,
@@ -61,24 +61,4 @@ pub(crate) async fn run(
         }
     }
     out.print(&table, "no routes")
-}
-
-/// Basis points as a percentage, without needless zeros.
-fn share(basis_points: u32) -> String {
-    let (whole, part) = (basis_points / 100, basis_points % 100);
-    match part {
-        0 => format!("{whole}%"),
-        part if part % 10 == 0 => format!("{whole}.{}%", part / 10),
-        part => format!("{whole}.{part:02}%"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_share_is_a_percentage() {
-        assert_eq!([10_000, 3_334, 50, 5, 0].map(share), ["100%", "33.34%", "0.5%", "0.05%", "0%"]);
-    }
 }

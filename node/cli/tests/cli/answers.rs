@@ -66,6 +66,9 @@ async fn routes_as_json_have_the_contracts_shape() {
             r#"{"address":"10.0.1.4:8080","state":"draining","task":"t1","node":"n1"}]},"#,
             r#"{"name":"shop_v2","weight":1000,"upstreams":["#,
             r#"{"address":"10.0.1.5:8080","state":"active","task":"t1","node":"n1"}]}]},"#,
+            r#"{"host":"a.example","path":"/","tls":"terminate","services":[],"#,
+            r#""certificate":{"cert":"a.cert","key":"a.key"},"#,
+            r#""options":{"rewrite":true,"sticky":"cookie session"}},"#,
             r#"{"host":"*","path":"/app","tls":"none","services":["#,
             r#"{"name":"empty","weight":10000,"upstreams":[]}]}]}"#,
             "\n"

@@ -39,6 +39,8 @@ pub(crate) struct Fake {
     mode: Mode,
     /// The request id and text of each change that arrived.
     pub(crate) orders: Arc<Mutex<Vec<(String, String)>>>,
+    /// Each plan that was asked for.
+    pub(crate) plans: Arc<Mutex<Vec<pb::PlanRequest>>>,
 }
 
 /// Certificates for a core of three, with a viewer besides.
@@ -55,7 +57,7 @@ pub(crate) async fn member(certificates: &TempDir, slot: u64, mode: Mode) -> (St
     let tls = TlsDir::load(&folder).expect("TLS folder");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
     let address = listener.local_addr().expect("address").to_string();
-    let fake = Fake { mode, orders: Arc::default() };
+    let fake = Fake { mode, orders: Arc::default(), plans: Arc::default() };
     let serving = tonic::transport::Server::builder()
         .add_service(AdminServer::new(fake.clone()))
         .serve_with_incoming::<_, TlsIo, _, _>(grpc::incoming(listener, tls));
@@ -221,12 +223,14 @@ impl Admin for Fake {
             name: name.to_owned(),
             weight,
             upstreams,
+            ..pb::RouteService::default()
         };
         let route = |host: &str, path: &str, tls: &str, services| pb::Route {
             host: host.to_owned(),
             path: path.to_owned(),
             tls: tls.to_owned(),
             services,
+            ..pb::Route::default()
         };
         Ok(Response::new(pb::RoutesResponse {
             service_cluster: request.service_cluster,
@@ -249,6 +253,19 @@ impl Admin for Fake {
                         service("shop_v2", 1_000, vec![upstream("10.0.1.5:8080", "active")]),
                     ],
                 ),
+                pb::Route {
+                    certificate: Some(pb::Certificate {
+                        cert: "a.cert".to_owned(),
+                        key: "a.key".to_owned(),
+                        client_ca: String::new(),
+                    }),
+                    options: Some(pb::RouteOptions {
+                        rewrite: true,
+                        sticky: "cookie session".to_owned(),
+                        ..pb::RouteOptions::default()
+                    }),
+                    ..route("a.example", "/", "terminate", Vec::new())
+                },
                 route("*", "/app", "none", vec![service("empty", 10_000, Vec::new())]),
             ],
         }))
@@ -269,6 +286,55 @@ impl Admin for Fake {
                 value: "http\u{1b}[2J".to_owned(),
                 reason: "not a number from 1 to 65535".to_owned(),
                 since_index: 12,
+            }],
+        }))
+    }
+
+    async fn plan(
+        &self,
+        request: Request<pb::PlanRequest>,
+    ) -> Result<Response<pb::PlanResponse>, Status> {
+        grpc::require(&request, &[Allow::Operator(Role::Viewer)])?;
+        self.leads()?;
+        self.plans.lock().expect("plans").push(request.into_inner());
+        let problem = |service: &str, label: &str| pb::Problem {
+            service: service.to_owned(),
+            label: label.to_owned(),
+            reason: "is kept out".to_owned(),
+            ..pb::Problem::default()
+        };
+        let upstream = pb::Upstream { address: "new".to_owned(), ..pb::Upstream::default() };
+        let web = pb::RouteService {
+            name: "shop_web".to_owned(),
+            weight: 10_000,
+            upstreams: vec![upstream],
+            ..pb::RouteService::default()
+        };
+        let route = |services| pb::Route {
+            host: "shop.example".to_owned(),
+            path: "/".to_owned(),
+            tls: "none".to_owned(),
+            services,
+            ..pb::Route::default()
+        };
+        Ok(Response::new(pb::PlanResponse {
+            index: 57,
+            routes: vec![pb::RouteChange {
+                service_cluster: String::new(),
+                change: "changed".to_owned(),
+                before: Some(route(Vec::new())),
+                after: Some(route(vec![web])),
+            }],
+            problems: vec![
+                problem("rival", "com.docker.lb.hosts"),
+                problem("shop_web", "com.docker.lb.hosts"),
+            ],
+            solved: Vec::new(),
+            conflicts: vec![pb::Conflict {
+                service: "shop_web".to_owned(),
+                host: "shop.example".to_owned(),
+                path: "/".to_owned(),
+                owner: "rival".to_owned(),
             }],
         }))
     }

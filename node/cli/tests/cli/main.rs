@@ -2,6 +2,7 @@
 
 mod answers;
 mod changes;
+mod check;
 mod endings;
 mod fake;
 mod files;
