@@ -28,7 +28,7 @@ pub(crate) use known::{
     STICKY_SESSION_COOKIE,
 };
 
-use known::{CONTEXT_ROOT, STACK, WEBSOCKET_ENDPOINTS};
+use known::{CONTEXT_ROOT, Misspelt, STACK, WEBSOCKET_ENDPOINTS};
 
 /// What is recorded of the objects that labels name.
 #[derive(Clone, Copy)]
@@ -103,11 +103,15 @@ impl<'a> Labels<'a> {
         let publishes = self.has(HOSTS) || default_backend != Some(false);
         let hrm = self.hrm_labels();
         if !publishes && hrm.is_empty() {
-            if misspelt && !self.has(DEFAULT_BACKEND) {
-                let reason = "the service is not published: neither hosts nor default_backend";
+            if misspelt != Misspelt::None && !self.has(DEFAULT_BACKEND) {
+                let reason = "is missing, and so is default_backend: nothing new is published";
                 self.trouble(HOSTS, "", reason);
             }
-            return Reading::Withdrawn;
+            // One letter too few is no wish to be withdrawn.
+            return match misspelt {
+                Misspelt::Publishing => Reading::Invalid,
+                Misspelt::None | Misspelt::Prefix => Reading::Withdrawn,
+            };
         }
         if self.service.scale == Scale::Job {
             let label = if publishes { HOSTS } else { hrm[0] };

@@ -61,25 +61,46 @@ pub(super) fn is_hrm(label: &str) -> bool {
     label.strip_prefix(HRM).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// Names the labels that nobody knows, and tells whether one of them has a prefix of
-/// labels that publish.
-pub(super) fn unknown(labels: &BTreeMap<Arc<str>, LabelValue>) -> (bool, Vec<Trouble>) {
-    let mut misspelt = false;
+/// What the labels that nobody knows say of a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Misspelt {
+    #[default]
+    None,
+    /// One has a prefix of labels that publish.
+    Prefix,
+    /// One is nearly a label that alone asks for a service to be published.
+    Publishing,
+}
+
+/// Names the labels that nobody knows.
+pub(super) fn unknown(labels: &BTreeMap<Arc<str>, LabelValue>) -> (Misspelt, Vec<Trouble>) {
+    let mut misspelt = Misspelt::None;
     let mut troubles = Vec::new();
     for (label, value) in labels {
         if KNOWN.contains(&&**label) || is_hrm(label) {
             continue;
         }
         let publishes = label.starts_with(INTERLOCK) || label.starts_with(MESH);
-        if publishes || label.starts_with(OURS) {
-            troubles.push(Trouble::new(label, &shown(value), is_unknown(label)));
+        if !publishes && !label.starts_with(OURS) {
+            continue;
         }
-        misspelt |= publishes;
+        let near = nearest(label);
+        let reason = match near {
+            Some(known) => format!("is no known label: is {known} meant?"),
+            None => "is no known label".into(),
+        };
+        troubles.push(Trouble::new(label, &shown(value), reason));
+        if near.is_some_and(|known| [HOSTS, DEFAULT_BACKEND, HRM].contains(&known)) {
+            misspelt = Misspelt::Publishing;
+        } else if publishes {
+            misspelt = misspelt.max(Misspelt::Prefix);
+        }
     }
     (misspelt, troubles)
 }
 
-fn is_unknown(label: &str) -> String {
+/// The label that was probably meant.
+fn nearest(label: &str) -> Option<&'static str> {
     // A label as long as an entry would make the comparison expensive.
     let near = KNOWN
         .iter()
@@ -87,12 +108,8 @@ fn is_unknown(label: &str) -> String {
         .chain([HRM])
         .filter(|known| known.len().abs_diff(label.len()) <= EDITS_MAX)
         .map(|known| (strsim::osa_distance(known, &label.to_ascii_lowercase()), known))
-        .filter(|(edits, _)| *edits <= EDITS_MAX)
-        .min();
-    match near {
-        Some((_, known)) => format!("is no known label: is {known} meant?"),
-        None => "is no known label".into(),
-    }
+        .filter(|(edits, _)| *edits <= EDITS_MAX);
+    near.min().map(|(_, known)| known)
 }
 
 /// A value as a problem shows it.
