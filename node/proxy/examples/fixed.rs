@@ -1,8 +1,10 @@
 //! A proxy with a fixed table, for measurements: `fixed LISTEN HOST UPSTREAM…`.
 //!
-//! No core, no certificate, no access log; one thread, or `THREADS` of the environment.
+//! No core, no access log; one thread, or `THREADS` of the environment. With `HTTPS` (an
+//! address) and `SECRETS_DIR` (where `fixed.pem` holds chain and key), TLS as well.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +16,8 @@ use dovetail_proxy::stream::BODY_RATE_WINDOW;
 use dovetail_proxy::worker::Limits;
 use dovetail_routing::names::ContextRoot;
 use dovetail_routing::snapshot::{
-    Dial, Revision, Route, RouteHost, RouteOptions, RouteService, Snapshot, Tls, Upstream,
-    UpstreamState,
+    Certificate, Dial, Revision, Route, RouteHost, RouteOptions, RouteService, Snapshot, Tls,
+    Upstream, UpstreamState,
 };
 
 type Failure = Box<dyn std::error::Error>;
@@ -47,18 +49,26 @@ fn run() -> Result<(), Failure> {
         dial: Dial::default(),
         upstreams,
     }];
-    let (path, tls, options) = (ContextRoot::root(), Tls::None, RouteOptions::default());
+    let secrets_dir = std::env::var_os("SECRETS_DIR").map(PathBuf::from);
+    let tls = match &secrets_dir {
+        Some(_) => {
+            let cert = "fixed.pem".parse()?;
+            Tls::Terminate(Certificate { cert, key: None, client_ca: None })
+        }
+        None => Tls::None,
+    };
+    let (path, options) = (ContextRoot::root(), RouteOptions::default());
     let routes = vec![Route { host: RouteHost::Named(host), path, tls, options, services }];
     let revision = Revision(1);
     let snapshot = Arc::new(Snapshot { revision, routes, ..Snapshot::default() });
     let access_log = std::env::var("ACCESS_LOG").unwrap_or_else(|_| "none".to_owned());
     let server = Config {
         http,
-        https: None,
+        https: std::env::var("HTTPS").ok().map(|https| https.parse()).transpose()?,
         threads: std::env::var("THREADS").map_or(Ok(1), |threads| threads.parse())?,
         name: "fixed".to_owned(),
         access_log: access_log.parse::<AccessLogTarget>()?,
-        secrets: Secrets::default(),
+        secrets: Secrets::new(secrets_dir),
         limits: Limits {
             connections_max: 100_000,
             connections_per_client_max: 0,

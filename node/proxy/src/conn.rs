@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -24,17 +23,15 @@ use tokio::sync::watch;
 use crate::body::{ResponseBody, Streaming};
 use crate::carrier::Carrier;
 use crate::forward::{Answered, AnsweredBody, forward};
+use crate::opening::{client_of, open, sniff};
 use crate::passthrough::{self, Passthrough};
-use crate::proxy_protocol;
 use crate::record::Record;
 use crate::respond::ProxyError;
-use crate::stream::{ClientStream, Expiry, Patience, Socket, Wire, is_closed};
-use crate::tls::handshake::{self, Opened};
+use crate::stream::{ClientStream, Expiry, Socket, Wire, is_closed};
+use crate::tls::handshake::Opened;
 use crate::tunnel::{self, Tunnel};
 use crate::worker::{Phase, Port, Worker};
 
-/// The client connection preface of HTTP/2 (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Longest head of a request, in bytes, unless configured; and what may be configured.
 const HEAD_BYTES_MAX: u32 = 16 * 1_024;
 const HEAD_BYTES_LIMITS: std::ops::RangeInclusive<u64> = 1_024..=64 * 1_024;
@@ -128,98 +125,6 @@ pub async fn run(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, port: Por
         serve_http2(down, stream, phase).await
     } else {
         serve_http1(down, stream, phase).await
-    }
-}
-
-/// The client, and what was read of the connection to learn it: a PROXY header, where a
-/// trusted proxy is to send one.
-async fn client_of(
-    worker: &Worker,
-    tcp: &TcpStream,
-    peer: SocketAddr,
-    deadline: Instant,
-    phase: &mut watch::Receiver<Phase>,
-) -> Option<(SocketAddr, Bytes)> {
-    let table = worker.shared.table.pin();
-    if !table.is_some_and(|table| proxy_protocol::is_expected(&table, peer.ip())) {
-        return Some((peer, Bytes::new()));
-    }
-    let read = tokio::select! {
-        biased;
-        _ = phase.wait_for(|phase| *phase >= Phase::Closing) => return None,
-        read = tokio::time::timeout_at(deadline.into(), proxy_protocol::read(tcp)) => read,
-    };
-    match read {
-        Ok(Ok((client, held))) => return Some((client.unwrap_or(peer), held)),
-        Ok(Err(error)) => {
-            tracing::debug!(%peer, error = %dovetail_process::chain(&error), "no PROXY header");
-        }
-        Err(_) => tracing::debug!(%peer, "no PROXY header in time"),
-    }
-    worker.telemetry.connection_ended("proxy_header");
-    None
-}
-
-/// Makes of a connection on the TLS port what its handshake says, within its deadline.
-async fn open(
-    worker: &Worker,
-    tcp: TcpStream,
-    held: Bytes,
-    client: SocketAddr,
-    deadline: Instant,
-    phase: &mut watch::Receiver<Phase>,
-) -> Option<Opened> {
-    let opened = tokio::select! {
-        biased;
-        _ = phase.wait_for(|phase| *phase >= Phase::Closing) => return None,
-        opened = tokio::time::timeout_at(
-            deadline.into(),
-            handshake::open(worker, tcp, held),
-        ) => opened,
-    };
-    match opened {
-        Ok(Ok(opened)) => return Some(opened),
-        Ok(Err(refused)) => {
-            worker.telemetry.handshake(refused.kind());
-            tracing::debug!(%client, error = %dovetail_process::chain(&refused), "handshake refused");
-        }
-        Err(_) => {
-            worker.telemetry.handshake("timeout");
-            tracing::debug!(%client, "handshake not finished in time");
-        }
-    }
-    None
-}
-
-/// Reads the first bytes, which tell the protocol.
-async fn sniff(
-    tcp: &TcpStream,
-    held: Bytes,
-    patience: &Patience,
-    phase: &mut watch::Receiver<Phase>,
-) -> Option<(Bytes, bool)> {
-    let mut first = Vec::from(held);
-    let mut buffer = [0; 2_048];
-    loop {
-        if !first.is_empty() {
-            let compared = first.len().min(PREFACE.len());
-            let http2 = first[..compared] == PREFACE[..compared];
-            if !http2 || compared == PREFACE.len() {
-                return Some((first.into(), http2));
-            }
-        }
-        let limit = if first.is_empty() { patience.idle } else { patience.head };
-        tokio::select! {
-            biased;
-            _ = phase.wait_for(|phase| *phase >= Phase::Closing) => return None,
-            ready = tokio::time::timeout(limit, tcp.readable()) => ready.ok()?.ok()?,
-        }
-        match tcp.try_read(&mut buffer) {
-            Ok(0) => return None,
-            Ok(count) => first.extend_from_slice(&buffer[..count]),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return None,
-        }
     }
 }
 

@@ -85,13 +85,19 @@ fn run(parsed: &Parsed<Args>) -> Result<ExitCode, RunError> {
     raise_file_limit(args.connections_max);
     let metrics = admin::record_metrics()?;
     telemetry::describe();
+    let secrets = Secrets::new(args.secrets_dir.clone());
+    let secrets = match &args.secrets_dir {
+        // A service must not make its host answer as this proxy does to the core.
+        Some(dir) if *dir == args.tls_dir => secrets.without(&["ca.pem", "cert.pem", "key.pem"]),
+        _ => secrets,
+    };
     let server = Config {
         http: args.http,
         https: args.https,
         threads,
         name: name.clone(),
         access_log: args.access_log.clone(),
-        secrets: Secrets::new(args.secrets_dir.clone()),
+        secrets,
         limits: Limits {
             connections_max: args.connections_max,
             connections_per_client_max: args.connections_per_client_max,

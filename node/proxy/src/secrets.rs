@@ -14,6 +14,8 @@ const SECRET_BYTES_MAX: u64 = 500 * 1_024;
 #[derive(Clone, Debug, Default)]
 pub struct Secrets {
     dir: Option<PathBuf>,
+    /// Files in the folder that are no secrets of services.
+    reserved: &'static [&'static str],
 }
 
 /// The file of a secret as it was at one moment: which one, how large, when written.
@@ -32,6 +34,8 @@ pub enum SecretError {
         #[source]
         error: io::Error,
     },
+    #[error("secret {name}: a file of this name is the proxy's own, and no service's")]
+    Reserved { name: SecretName },
     #[error("secret {name} is larger than {SECRET_BYTES_MAX} bytes")]
     TooLarge { name: SecretName },
 }
@@ -39,7 +43,12 @@ pub enum SecretError {
 impl Secrets {
     /// Secrets are the files of this folder.
     pub fn new(dir: Option<PathBuf>) -> Self {
-        Self { dir }
+        Self { dir, reserved: &[] }
+    }
+
+    /// The same, without files of these names.
+    pub fn without(self, reserved: &'static [&'static str]) -> Self {
+        Self { reserved, ..self }
     }
 
     /// The folder, if there is one.
@@ -61,6 +70,9 @@ impl Secrets {
     /// The content of a secret. Blocks.
     pub fn read(&self, name: &SecretName) -> Result<Vec<u8>, SecretError> {
         let dir = self.dir.as_ref().ok_or_else(|| SecretError::NoFolder { name: name.clone() })?;
+        if self.reserved.contains(&name.as_str()) {
+            return Err(SecretError::Reserved { name: name.clone() });
+        }
         let path = dir.join(name.as_str());
         let mut content = Vec::new();
         File::open(&path)
@@ -88,6 +100,8 @@ mod tests {
         assert!(missing.to_string().contains("shop.key"), "{missing}");
         let nowhere = Secrets::default().read(&name).expect_err("no folder");
         assert!(nowhere.to_string().contains("--secrets-dir"), "{nowhere}");
+        let without = secrets.clone().without(&["shop.cert"]);
+        assert!(matches!(without.read(&name), Err(SecretError::Reserved { .. })));
         let large = vec![b'a'; usize::try_from(SECRET_BYTES_MAX).expect("small") + 1];
         std::fs::write(dir.path().join("shop.cert"), large).expect("written");
         assert!(matches!(secrets.read(&name), Err(SecretError::TooLarge { .. })));
