@@ -115,6 +115,11 @@ pub fn describe() {
         "dovetail_proxy_connections_ended_total",
         "Downstream connections that the proxy ended, by reason."
     );
+    describe_gauge!(
+        "dovetail_proxy_certificate_expiry_timestamp_seconds",
+        metrics::Unit::Seconds,
+        "When the first of the hosts' certificates in force expires; 0 if there is none."
+    );
     describe_counter!(
         "dovetail_proxy_tls_handshakes_total",
         "TLS handshakes of clients, by result: full, resumed, or why they were refused."

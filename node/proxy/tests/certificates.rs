@@ -241,9 +241,11 @@ async fn the_executable_takes_tls_and_counts_its_problems() {
     let answer = get_tls(proxy.https, &client, "shop.example", "/x").await;
     assert!(answer.expect("served").ends_with("app"));
     let metrics = get(proxy.admin, "admin", "/metrics").await.body;
-    for metric in
-        ["dovetail_proxy_problems 1", "dovetail_proxy_tls_handshakes_total{result=\"full\"} 1"]
-    {
+    for metric in [
+        "dovetail_proxy_problems 1",
+        "dovetail_proxy_certificate_expiry_timestamp_seconds ",
+        "dovetail_proxy_tls_handshakes_total{result=\"full\"} 1",
+    ] {
         assert!(metrics.contains(metric), "{metric} is not in\n{metrics}");
     }
 }

@@ -194,6 +194,27 @@ async fn an_authority_that_cannot_be_read_is_a_problem_and_opens_nothing() {
 }
 
 #[tokio::test]
+async fn a_host_that_is_to_ask_and_cannot_is_closed_until_it_can() {
+    let world = World::new().await;
+    assert!(world.get(None, "open.example").await.is_some());
+    let to = |host: &str| route(host, "/", &[world.app.address]);
+    let closed = terminated_with(to("open.example"), "all", Some("late.ca"));
+    world.proxy.swap(&snapshot(2, vec![closed]));
+    assert!(world.get(None, "open.example").await.is_none());
+    assert!(world.get(Some(&world.west), "open.example").await.is_none());
+    world.secrets.write("late.ca", &world.west.pem);
+    until("the authority is in force", async || {
+        world.get(Some(&world.west), "open.example").await.is_some()
+    })
+    .await;
+    // Once it asks, its files may turn bad: what is in force asks as much.
+    world.secrets.write("late.ca", "garbage");
+    until("that is a problem", async || !world.proxy.problems().list().is_empty()).await;
+    assert!(world.get(Some(&world.west), "open.example").await.is_some());
+    assert!(world.get(None, "open.example").await.is_none());
+}
+
+#[tokio::test]
 async fn the_configuration_may_let_clients_without_a_certificate_in() {
     let world = World::new().await;
     for (revision, verify, nobody, stranger) in

@@ -61,7 +61,15 @@ impl Certificates {
         if let Some((tls, problems)) = kept.keeper.compile(table, is_new, now) {
             self.in_force.store(Arc::new(tls));
             kept.expiry = kept.keeper.next_expiry(now);
+            record_expiry(kept.keeper.first_expiry());
             self.problems.replace(SOURCE, problems);
         }
     }
+}
+
+/// 0 where no host has a certificate.
+fn record_expiry(first: Option<SystemTime>) {
+    let since = first.and_then(|first| first.duration_since(SystemTime::UNIX_EPOCH).ok());
+    metrics::gauge!("dovetail_proxy_certificate_expiry_timestamp_seconds")
+        .set(since.map_or(0.0, |since| since.as_secs_f64()));
 }

@@ -195,6 +195,11 @@ impl Keeper {
                     Some(found.clone())
                 }
                 Some(Err(fault)) => {
+                    // What is to check its clients by others is not served by a check that
+                    // is weaker: here alone the change that cannot be made closes the host.
+                    let wanted = &certificate.client_ca;
+                    let kept =
+                        kept.filter(|kept| wanted.is_none() || kept.pair.client_ca == *wanted);
                     let instead = match kept {
                         Some(_) => "the certificate before stays in force",
                         None => "TLS for this host is refused",
@@ -218,6 +223,11 @@ impl Keeper {
             modes.insert(host.clone(), mode);
         }
         (TlsTable::new(Arc::clone(table), modes), problems)
+    }
+
+    /// When the first of the certificates in force expires, or has.
+    pub(super) fn first_expiry(&self) -> Option<SystemTime> {
+        self.in_force.values().map(|known| known.pair.expiry).min()
     }
 
     /// The first moment after `after` at which a certificate in force expires.
