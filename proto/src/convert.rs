@@ -5,13 +5,13 @@
 use std::sync::Arc;
 
 use dovetail_routing::entry::SCHEMA_VERSION;
-use dovetail_routing::names::SwarmId;
 use dovetail_routing::{Command, Digest, Entry, LogIndex, Payload};
 use prost::Message;
 
 use crate::v1 as pb;
 
 mod admin;
+mod command;
 mod config;
 mod fact;
 
@@ -113,55 +113,6 @@ fn digest(field: &'static str, bytes: &[u8]) -> Result<Digest, InvalidEntry> {
     match bytes.try_into() {
         Ok(bytes) => Ok(Digest(bytes)),
         Err(_) => Err(invalid(field, format!("{} bytes", bytes.len()), "must be 32 bytes")),
-    }
-}
-
-impl From<&Command> for pb::Command {
-    fn from(command: &Command) -> Self {
-        use pb::command::Command as C;
-        let command = match command {
-            Command::ApplyConfig(config) => Some(C::ApplyConfig(config.into())),
-            Command::AcceptSwarm { swarm } => {
-                Some(C::AcceptSwarm(pb::AcceptSwarm { swarm: swarm.to_string() }))
-            }
-            Command::Annotate { text } => {
-                Some(C::Annotate(pb::Annotate { text: text.to_string() }))
-            }
-            // Only its name was kept, so it cannot be written again.
-            Command::Unknown { .. } => None,
-        };
-        Self { command }
-    }
-}
-
-impl TryFrom<pb::Command> for Command {
-    type Error = InvalidEntry;
-
-    fn try_from(command: pb::Command) -> Result<Self, InvalidEntry> {
-        use pb::command::Command as C;
-        let name = match command.command {
-            Some(C::ApplyConfig(config)) => return Ok(Self::ApplyConfig(config.try_into()?)),
-            Some(C::AcceptSwarm(pb::AcceptSwarm { swarm })) => {
-                return Ok(Self::AcceptSwarm { swarm: SwarmId(swarm.into()) });
-            }
-            Some(C::Annotate(pb::Annotate { text })) => {
-                return Ok(Self::Annotate { text: text.into() });
-            }
-            Some(C::SetCanary(_)) => "SetCanary",
-            Some(C::StartCanary(_)) => "StartCanary",
-            Some(C::PauseCanary(_)) => "PauseCanary",
-            Some(C::ResumeCanary(_)) => "ResumeCanary",
-            Some(C::PromoteCanary(_)) => "PromoteCanary",
-            Some(C::AbortCanary(_)) => "AbortCanary",
-            Some(C::ClearCanary(_)) => "ClearCanary",
-            Some(C::DrainUpstream(_)) => "DrainUpstream",
-            Some(C::UndrainUpstream(_)) => "UndrainUpstream",
-            Some(C::RollbackRoutes(_)) => "RollbackRoutes",
-            Some(C::ReleaseRollback(_)) => "ReleaseRollback",
-            Some(C::ActivateRules(_)) => "ActivateRules",
-            None => "of a newer build",
-        };
-        Ok(Self::Unknown { name: name.into() })
     }
 }
 

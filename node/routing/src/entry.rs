@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::command::Command;
 use crate::fact::{Observed, Resynced};
 use crate::snapshot::{Digest, Revision, UpstreamProtocol};
 
@@ -51,19 +52,6 @@ pub enum Payload {
         state: Digest,
         ledger: Digest,
     },
-}
-
-/// What an operator ordered, or a member on the cluster's behalf.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// Puts configuration in force for all members and proxies.
-    ApplyConfig(ClusterConfig),
-    /// A remark for the audit; it changes no route.
-    Annotate { text: Arc<str> },
-    /// Takes another swarm's listing as the new baseline.
-    AcceptSwarm { swarm: crate::names::SwarmId },
-    /// A command that this rule set does not know: answered, never applied.
-    Unknown { name: Arc<str> },
 }
 
 /// Configuration that is the same for the whole cluster, and so in the log.
@@ -246,6 +234,9 @@ pub enum Rejection {
     /// A limit of the state would be passed.
     #[error("{what}: {given} is above the limit of {limit}")]
     AboveLimit { what: &'static str, given: u64, limit: u64 },
+    /// A command that cannot be carried out; the reason says what to do.
+    #[error("{reason}")]
+    Refused { reason: Arc<str> },
 }
 
 #[cfg(test)]

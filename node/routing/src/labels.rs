@@ -21,7 +21,7 @@ mod network;
 mod route;
 mod tls;
 
-pub(crate) use intent::{BackendMode, HostKey, Intent, RouteKey};
+pub(crate) use intent::{BackendMode, HostKey, Intent};
 pub(crate) use known::{
     CLIENT_CA_CERT, CONTEXT_ROOT_REWRITE, DEFAULT_BACKEND, EXCLUSIVE, HOSTS, IP_HASH, PORT,
     REDIRECTS, SERVICE_CLUSTER, SSL_CERT, SSL_KEY, SSL_ONLY, SSL_PASSTHROUGH,

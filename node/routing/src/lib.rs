@@ -12,6 +12,7 @@
 //!
 //! * [`names`]: parsed types (host, context root, port, ids);
 //! * [`fact`]: what Docker showed;
+//! * [`command`]: what an operator orders;
 //! * [`entry`]: one committed log entry and the answer to it;
 //! * [`snapshot`]: what a proxy receives, with its canonical bytes and digest;
 //! * [`find`]: which route answers a request;
@@ -20,6 +21,7 @@
 //! Not here: protobuf (`proto` converts), Docker's API, storage, time.
 
 mod codec;
+pub mod command;
 pub mod entry;
 pub mod fact;
 pub mod find;

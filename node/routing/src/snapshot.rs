@@ -131,6 +131,24 @@ impl fmt::Display for RouteHost {
     }
 }
 
+/// A place that services can claim: the key of a route.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteKey {
+    pub service_cluster: ServiceCluster,
+    pub host: RouteHost,
+    pub path: ContextRoot,
+}
+
+impl fmt::Display for RouteKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.host, self.path)?;
+        match self.service_cluster.as_str() {
+            "" => Ok(()),
+            name => write!(f, " of service cluster {name}"),
+        }
+    }
+}
+
 /// What happens to TLS on a route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Tls {

@@ -15,6 +15,7 @@ use imbl::OrdMap;
 pub use crate::codec::InvalidBytes;
 pub use crate::problem::Problem;
 pub use answers::ANSWERS_MAX;
+pub use canary::{CANARIES_PER_CLUSTER_MAX, Canary, Override};
 pub use compare::KeptOut;
 pub use difference::Difference;
 
@@ -23,8 +24,9 @@ use crate::fact::{Listing, Network, Service, SwarmNode, Task};
 use crate::labels::{HostKey, Intent};
 use crate::names::{NetworkId, ServiceCluster, ServiceId, SwarmId, SwarmNodeId, TaskId};
 use crate::problem::{ServiceProblems, limited};
-use crate::snapshot::{Digest, Published, Revision, Snapshot};
+use crate::snapshot::{Digest, Published, Revision, RouteKey, Snapshot};
 use answers::Answers;
+pub(crate) use canary::CANARIES;
 use claims::Claims;
 use cluster::Cluster;
 use facts::Facts;
@@ -34,6 +36,7 @@ use upstreams::Shared;
 mod answers;
 mod apply;
 mod bytes;
+mod canary;
 mod claims;
 mod cluster;
 mod compare;
@@ -80,6 +83,8 @@ pub struct State {
     claims: Claims,
     problems: OrdMap<ServiceId, Arc<ServiceProblems>>,
     answers: Answers,
+    /// What operators ordered for routes, whether or not they are there now.
+    canaries: OrdMap<RouteKey, Arc<Canary>>,
     /// Derived from facts and intents; by service, for those with an intent.
     upstreams: OrdMap<ServiceId, Shared>,
     /// Derived from claims and intents; every host that is claimed.
@@ -162,6 +167,7 @@ impl State {
         });
         let mut all: Vec<_> = other.into_iter().collect();
         self.problems.values().for_each(|problems| problems.show(&mut all));
+        self.canary_problems(&mut all);
         limited(all)
     }
 
@@ -242,7 +248,7 @@ impl State {
         self.answers.get(actor, request_id).map(|answer| (answer.index, answer.applied.clone()))
     }
 
-    /// The digest of the whole state: facts, configuration, intents, claims, snapshots.
+    /// The digest of the whole state: facts, configuration, intents, claims, orders, snapshots.
     pub fn digest(&self) -> Digest {
         let mut bytes = self.encode();
         for service_cluster in self.service_clusters() {

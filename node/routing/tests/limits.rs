@@ -4,10 +4,12 @@ use dovetail_routing::entry::{ClusterConfig, ProxyOptions};
 use dovetail_routing::fact::{
     Change, EndpointMode, LabelValue, Observed, Scale, Service, SwarmVersion,
 };
-use dovetail_routing::names::{ServiceCluster, ServiceId};
+use dovetail_routing::names::{ContextRoot, ServiceCluster, ServiceId};
 use dovetail_routing::problem::{PROBLEMS_MAX, PROBLEMS_PER_SERVICE_MAX};
+use dovetail_routing::snapshot::RouteKey;
 use dovetail_routing::state::{
-    ANSWERS_MAX, ROUTES_PER_CLUSTER_MAX, SERVICE_CLUSTERS_MAX, SERVICES_PER_ROUTE_MAX, State,
+    ANSWERS_MAX, CANARIES_PER_CLUSTER_MAX, ROUTES_PER_CLUSTER_MAX, SERVICE_CLUSTERS_MAX,
+    SERVICES_PER_ROUTE_MAX, State,
 };
 use dovetail_routing::{Applied, Command, Digest, Entry, LogIndex, Payload, Rejection};
 
@@ -146,6 +148,34 @@ fn service_clusters_are_limited() {
     let restored = State::decode(&state.encode()).expect("what was encoded");
     let first = restored.first_answer("dovetail://operator/anna", "config");
     assert_eq!(first, Some((LogIndex(2), answer)));
+}
+
+#[test]
+fn canaries_of_a_service_cluster_are_limited() {
+    let mut state = State::default();
+    let host = |number: usize| format!("h{number}.example");
+    observe(&mut state, (0..=CANARIES_PER_CLUSTER_MAX).map(|one| publishing(one, host(one))));
+    let promote = |number: usize| {
+        let route = RouteKey {
+            service_cluster: ServiceCluster::default(),
+            host: host(number).parse().expect("a host"),
+            path: ContextRoot::root(),
+        };
+        let service = Some(format!("s{number:05}").into());
+        Payload::Command(Command::PromoteCanary { route, service })
+    };
+    for number in 0..CANARIES_PER_CLUSTER_MAX {
+        assert_eq!(apply(&mut state, "", promote(number)), Applied::Unchanged, "{number}");
+    }
+    let last = apply(&mut state, "last", promote(CANARIES_PER_CLUSTER_MAX));
+    assert!(
+        matches!(last, Applied::Rejected(Rejection::AboveLimit { given: 1_001, .. })),
+        "{last:?}"
+    );
+    // Who has one may have another.
+    assert_eq!(apply(&mut state, "", promote(0)), Applied::Unchanged);
+    let restored = State::decode(&state.encode()).expect("what was encoded");
+    assert_eq!(restored.canaries().count(), CANARIES_PER_CLUSTER_MAX);
 }
 
 #[test]

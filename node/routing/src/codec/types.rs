@@ -2,8 +2,8 @@
 
 use super::{Canonical, InvalidBytes, Reader, read_text, shared};
 use crate::entry::{
-    Applied, ClusterConfig, Command, LogIndex, MergeHosts, ProxyOptions, Rejection, SslProtocols,
-    SslVerify, Subnet,
+    Applied, ClusterConfig, LogIndex, MergeHosts, ProxyOptions, Rejection, SslProtocols, SslVerify,
+    Subnet,
 };
 use crate::fact::{
     DesiredState, EndpointMode, HostPort, LabelValue, Network, Scale, Service, SwarmNode,
@@ -205,39 +205,6 @@ impl Canonical for Scale {
     }
 }
 
-impl Canonical for Command {
-    fn write(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::ApplyConfig(config) => {
-                out.push(0);
-                config.write(out);
-            }
-            Self::Annotate { text } => {
-                out.push(1);
-                text.write(out);
-            }
-            Self::AcceptSwarm { swarm } => {
-                out.push(2);
-                swarm.write(out);
-            }
-            Self::Unknown { name } => {
-                out.push(3);
-                name.write(out);
-            }
-        }
-    }
-
-    fn read(from: &mut Reader<'_>) -> Result<Self, InvalidBytes> {
-        match from.tag("command")? {
-            0 => Ok(Self::ApplyConfig(from.read()?)),
-            1 => Ok(Self::Annotate { text: from.read()? }),
-            2 => Ok(Self::AcceptSwarm { swarm: from.read()? }),
-            3 => Ok(Self::Unknown { name: from.read()? }),
-            other => Err(from.invalid("command", format!("has no variant {other}"))),
-        }
-    }
-}
-
 impl Canonical for Applied {
     fn write(&self, out: &mut Vec<u8>) {
         match self {
@@ -290,6 +257,10 @@ impl Canonical for Rejection {
                 given.write(out);
                 limit.write(out);
             }
+            Self::Refused { reason } => {
+                out.push(5);
+                reason.write(out);
+            }
         }
     }
 
@@ -306,10 +277,11 @@ impl Canonical for Rejection {
                 };
                 Ok(Self::AboveLimit { what, given: from.read()?, limit: from.read()? })
             }
+            5 => Ok(Self::Refused { reason: from.read()? }),
             other => Err(from.invalid("rejection", format!("has no variant {other}"))),
         }
     }
 }
 
 /// What [`Rejection::AboveLimit`] may speak of.
-const LIMITS: [&str; 1] = [crate::state::CONFIGURED_CLUSTERS];
+const LIMITS: [&str; 2] = [crate::state::CONFIGURED_CLUSTERS, crate::state::CANARIES];

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::codec::{Canonical, InvalidBytes, Reader};
 use crate::names::{ContextRoot, Host, NetworkId, Port, SecretName, ServiceCluster};
 use crate::snapshot::{
-    Dial, Redirect, RouteHost, RouteOptions, Sticky, Tls, UpstreamProtocol, UpstreamTls,
+    Dial, Redirect, RouteHost, RouteKey, RouteOptions, Sticky, Tls, UpstreamProtocol, UpstreamTls,
 };
 
 /// Where requests for a service go.
@@ -74,14 +74,6 @@ pub(crate) struct BackendTls {
 pub(crate) struct HostKey {
     pub(crate) service_cluster: ServiceCluster,
     pub(crate) host: RouteHost,
-}
-
-/// A place that services can claim: the key of a route.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct RouteKey {
-    pub(crate) service_cluster: ServiceCluster,
-    pub(crate) host: RouteHost,
-    pub(crate) path: ContextRoot,
 }
 
 impl RouteKey {
@@ -158,7 +150,6 @@ impl BackendTls {
 crate::codec::tags! { BackendMode { Task = 0 Vip = 1 } }
 
 crate::codec::fields! {
-    RouteKey { service_cluster host path }
     Options { rewrite ssl_only sticky redirects }
     Upstreams { port network mode tls protocol max_fails fail_timeout fail_on_5xx }
     BackendTls { verified ca name otherwise }

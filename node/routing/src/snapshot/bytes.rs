@@ -1,8 +1,8 @@
 //! The canonical form of a snapshot: what the digest covers and the feed carries.
 
 use super::{
-    Certificate, Dial, Route, RouteHost, RouteOptions, RouteService, Snapshot, Sticky, Tls,
-    Upstream, UpstreamProtocol, UpstreamState, UpstreamTls, WEIGHT_SUM,
+    Certificate, Dial, Route, RouteHost, RouteKey, RouteOptions, RouteService, Snapshot, Sticky,
+    Tls, Upstream, UpstreamProtocol, UpstreamState, UpstreamTls, WEIGHT_SUM,
 };
 use crate::codec::{Canonical, InvalidBytes, Reader};
 use crate::names::Host;
@@ -72,6 +72,7 @@ impl Canonical for RouteHost {
 }
 
 crate::codec::fields! {
+    RouteKey { service_cluster host path }
     Certificate { cert key client_ca }
     RouteOptions { rewrite redirect ssl_only sticky }
     Dial { tls protocol max_fails fail_timeout fail_on_5xx }

@@ -28,7 +28,8 @@ impl State {
                 if let Some(first) = self.answers.again(entry, command) {
                     return first;
                 }
-                let applied = self.command(index, command);
+                let applied =
+                    self.command(index, &entry.actor, command).unwrap_or_else(Applied::Rejected);
                 self.answers.remember(index, entry, command, &applied);
                 applied
             }
@@ -66,18 +67,26 @@ impl State {
         })
     }
 
-    fn command(&mut self, index: LogIndex, command: &Command) -> Applied {
+    fn command(
+        &mut self,
+        index: LogIndex,
+        actor: &Arc<str>,
+        command: &Command,
+    ) -> Result<Applied, Rejection> {
         match command {
-            Command::ApplyConfig(config) => self.apply_config(index, config),
+            Command::ApplyConfig(config) => Ok(self.apply_config(index, config)),
             Command::AcceptSwarm { swarm } => {
                 self.swarm = swarm.clone();
                 self.other_swarm = None;
-                Applied::Unchanged
+                Ok(Applied::Unchanged)
             }
-            Command::Annotate { .. } => Applied::Unchanged,
-            Command::Unknown { name } => {
-                Applied::Rejected(Rejection::UnknownCommand { name: Arc::clone(name) })
+            Command::Annotate { .. } => Ok(Applied::Unchanged),
+            Command::SetCanary { route, shares } => self.set_canary(index, actor, route, shares),
+            Command::ClearCanary { route } => self.clear_canary(index, route),
+            Command::PromoteCanary { route, service } => {
+                self.promote_canary(index, actor, route, service.as_ref())
             }
+            Command::Unknown { name } => Err(Rejection::UnknownCommand { name: Arc::clone(name) }),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The whole state as bytes: what a raft snapshot holds.
 //!
 //! Written is what has a history: facts, intents, claims, problems with their age,
-//! revisions, answers. Upstreams and lines follow from these and are derived anew.
+//! revisions, answers, canaries. Upstreams and lines follow from these and are derived anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,9 +11,9 @@ use super::facts::Facts;
 use super::upstreams::upstreams;
 use super::{Answers, State};
 use crate::codec::{Canonical, InvalidBytes, Reader};
-use crate::labels::{HostKey, RouteKey};
+use crate::labels::HostKey;
 use crate::names::ServiceCluster;
-use crate::snapshot::Revision;
+use crate::snapshot::{Revision, RouteKey};
 
 /// The form of these bytes. A build reads its own, and those it says so of.
 const STATE_FORMAT: u32 = 2;
@@ -40,6 +40,7 @@ pub(super) fn encode(state: &State) -> Vec<u8> {
         state.clusters.iter().map(|(name, cluster)| (name.clone(), cluster.revision)).collect();
     revisions.write(&mut out);
     state.answers.by_request.write(&mut out);
+    state.canaries.write(&mut out);
     out
 }
 
@@ -72,6 +73,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<State, InvalidBytes> {
     };
     let revisions: BTreeMap<ServiceCluster, Revision> = from.read()?;
     state.answers = Answers { by_request: from.read()?, ..Answers::default() };
+    state.canaries = from.read()?;
     from.end()?;
 
     check_ids(&state)?;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use crate::entry::LogIndex;
-use crate::labels::{HostKey, Intent, RouteKey};
+use crate::labels::{HostKey, Intent};
 use crate::names::{ContextRoot, ServiceCluster, ServiceId};
+use crate::snapshot::RouteKey;
 
 /// One service's claim to one route. Claims compare by age; equal ages by the
 /// service's creation, then its id.

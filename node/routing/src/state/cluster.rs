@@ -6,9 +6,8 @@ use imbl::OrdMap;
 
 use super::line::Line;
 use crate::entry::{ClusterConfig, MergeHosts, ProxyOptions};
-use crate::labels::RouteKey;
 use crate::names::ServiceCluster;
-use crate::snapshot::{Published, Revision, Snapshot};
+use crate::snapshot::{Published, Revision, RouteKey, Snapshot};
 
 /// One service cluster. It stays when its last route goes, so that its revision
 /// never falls back.

@@ -7,11 +7,11 @@ use super::force::{Conflict, HostTls, certificate};
 use crate::entry::LogIndex;
 use crate::labels::{
     CLIENT_CA_CERT, CONTEXT_ROOT_REWRITE, DEFAULT_BACKEND, EXCLUSIVE, HOSTS, IP_HASH, Intent,
-    REDIRECTS, RouteKey, SSL_CERT, SSL_KEY, SSL_ONLY, SSL_PASSTHROUGH, STICKY_SESSION_COOKIE,
+    REDIRECTS, SSL_CERT, SSL_KEY, SSL_ONLY, SSL_PASSTHROUGH, STICKY_SESSION_COOKIE,
 };
 use crate::names::{ContextRoot, ServiceId};
 use crate::problem::Trouble;
-use crate::snapshot::{Certificate, RouteHost, RouteOptions, Sticky};
+use crate::snapshot::{Certificate, RouteHost, RouteKey, RouteOptions, Sticky};
 
 /// A route that a service claims and does not serve.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,10 +10,10 @@ use super::line::Line;
 use super::upstreams::upstreams;
 use super::{ROUTES_PER_CLUSTER_MAX, SERVICE_CLUSTERS_MAX, SERVICES_PER_ROUTE_MAX, State};
 use crate::entry::{Applied, LogIndex};
-use crate::labels::{self, HOSTS, Intent, Reading, RouteKey, SERVICE_CLUSTER, Seen};
+use crate::labels::{self, HOSTS, Intent, Reading, SERVICE_CLUSTER, Seen};
 use crate::names::{ServiceCluster, ServiceId};
 use crate::problem::{Kept, ServiceProblems, Trouble};
-use crate::snapshot::{Revision, Tls};
+use crate::snapshot::{Revision, RouteKey, Tls};
 
 impl State {
     /// Derives again what `touched` concerns.
@@ -50,11 +50,11 @@ impl State {
                 keys.extend(self.intents.get(id).into_iter().flat_map(|intent| intent.keys()));
             }
         }
-        let differs = self.redraw_all(index, &keys);
+        let applied = self.redrawn(index, &keys);
         for id in &rivals {
             self.compare(index, id);
         }
-        if differs { Applied::Changed(Revision(index.0)) } else { Applied::Unchanged }
+        applied
     }
 
     /// Whether a service's new intent may change the TLS of a route's host.
@@ -82,26 +82,27 @@ impl State {
             keys.insert(key.clone());
             rivals.extend(claims.iter().map(|claim| claim.service.clone()));
         }
-        self.redraw_all(index, &keys);
+        self.redrawn(index, &keys);
         for id in &rivals {
             self.compare(index, id);
         }
     }
 
-    /// Draws routes again, and tells whether one differs.
-    fn redraw_all(&mut self, index: LogIndex, keys: &BTreeSet<RouteKey>) -> bool {
+    /// Draws routes again; a service cluster whose line differs has a new revision.
+    pub(super) fn redrawn(&mut self, index: LogIndex, keys: &BTreeSet<RouteKey>) -> Applied {
         let mut changed = BTreeSet::new();
         for key in keys {
             if self.redraw(key) {
                 changed.insert(&key.service_cluster);
             }
+            self.note_lacking(index, key);
         }
         for name in &changed {
             if let Some(cluster) = self.clusters.get_mut(*name) {
                 cluster.changed(Revision(index.0));
             }
         }
-        !changed.is_empty()
+        if changed.is_empty() { Applied::Unchanged } else { Applied::Changed(Revision(index.0)) }
     }
 
     /// Reads a service's labels again; returns the routes that may differ by it.
@@ -195,7 +196,8 @@ impl State {
             let cluster = self.clusters.get_mut(name);
             return cluster.is_some_and(|cluster| cluster.lines.remove(key).is_some());
         };
-        let line = Line::new(tls, options, services);
+        let shares = self.canaries.get(key).and_then(|canary| canary.shares());
+        let line = Line::new(tls, options, services, shares);
         let drawn = self.clusters.get(name).and_then(|cluster| cluster.lines.get(key));
         if drawn.is_some_and(|drawn| **drawn == line) {
             return false;

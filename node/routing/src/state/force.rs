@@ -9,9 +9,9 @@ use super::claims::Claim;
 use super::cluster::merge_hosts;
 use super::line::LineService;
 use crate::entry::MergeHosts;
-use crate::labels::{self, HostKey, Intent, RouteKey};
+use crate::labels::{self, HostKey, Intent};
 use crate::names::ServiceId;
-use crate::snapshot::{Certificate, RouteOptions, Tls};
+use crate::snapshot::{Certificate, RouteKey, RouteOptions, Tls};
 
 /// What the claims to all paths of a host say of its TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,6 +15,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::labels::labels;
+use crate::orders::order;
 
 /// Entries of the longest random log.
 pub(crate) const LOG_MAX: usize = 24;
@@ -257,7 +258,26 @@ fn entry() -> impl Strategy<Value = Entry> {
 }
 
 pub(crate) fn log(max: usize) -> impl Strategy<Value = Vec<Entry>> {
-    vec(entry(), 0..=max)
+    // Orders come beside the rest, so that a log is as rich without them.
+    let orders = vec((any::<prop::sample::Index>(), ordered()), 0..8);
+    (vec(entry(), 0..=max), orders).prop_map(|(mut log, orders)| {
+        for (place, order) in orders {
+            log.insert(place.index(log.len() + 1), order);
+        }
+        log
+    })
+}
+
+fn ordered() -> impl Strategy<Value = Entry> {
+    let ids = (text(&["anna", "bert"]), text(&["", "", "", "r1", "r2"]));
+    (0..100_u64, ids, order()).prop_map(|(leader_time_ms, (actor, request_id), order)| Entry {
+        schema_version: 1,
+        leader_time_ms,
+        actor,
+        request_id,
+        cause: "random".into(),
+        payload: Payload::Command(order),
+    })
 }
 
 pub(crate) fn listing() -> impl Strategy<Value = Listing> {

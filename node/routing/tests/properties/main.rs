@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 mod labels;
 mod logs;
+mod orders;
 mod seeds;
 
 use labels::{published, spoiled};
@@ -307,6 +308,13 @@ fn random_logs_meet_what_the_laws_are_about() {
         }
         let of_mesh = |one: &Problem| one.label.starts_with("com.docker.ucp.mesh.http");
         count("a label of the mesh that cannot be", state.problems().iter().any(of_mesh));
+        count(
+            "a canary in force",
+            state.canaries().any(|(route, _)| {
+                routes().any(|one| (&one.host, &one.path) == (&route.host, &route.path))
+            }),
+        );
+        count("a share that nobody takes", reasons.contains("canary on"));
         count("another swarm", reasons.contains("another swarm"));
         count("an undialable address", reasons.contains("cannot be dialled"));
         Ok(())

@@ -81,7 +81,8 @@ pub(crate) fn node(name: &str, words: Words<'_>, version: u64) -> SwarmNode {
 }
 
 /// `service NAME [@networks=A,B] [@replicas=N|@global|@job] [@vip=NET:IP] [@dnsrr]
-/// [@host_ports=TARGET:PUBLISHED,…] [@stack=NAME] [@created=TIME] [@update=STATE] LABEL=VALUE …`; labels without a dot
+/// [@host_ports=TARGET:PUBLISHED,…] [@name=NAME] [@stack=NAME]
+/// [@created=TIME] [@update=STATE] LABEL=VALUE …`; labels without a dot
 /// are Interlock's, `LABEL=many(N)` is N hosts, `LABEL=oversized(N)` N bytes.
 pub(crate) fn service(name: &str, words: Words<'_>, version: u64) -> Service {
     let mut service = Service {
@@ -122,6 +123,7 @@ pub(crate) fn service(name: &str, words: Words<'_>, version: u64) -> Service {
                 let text = LabelValue::Text(value.into());
                 service.labels.insert("com.docker.stack.namespace".into(), text);
             }
+            Some("name") => service.name = value.into(),
             Some("created") => service.created_at = value.into(),
             Some("update") => service.update_state = value.into(),
             Some(other) => panic!("a service has no @{other}"),

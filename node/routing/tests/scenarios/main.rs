@@ -9,6 +9,7 @@ use std::path::Path;
 use expect_test::expect_file;
 
 mod facts;
+mod orders;
 mod script;
 mod show;
 
@@ -61,6 +62,8 @@ macro_rules! stories {
 
 stories! {
     a_bad_label_keeps_the_last_good_route
+    a_canary_is_set
+    a_canary_outlives_its_services
     a_host_is_renamed
     a_listing_lacks_objects
     a_service_is_on_several_networks

@@ -8,6 +8,8 @@
 //! swarm ID                            of what is observed from here on
 //! config CLUSTER [KEY=VALUE …]        ApplyConfig; KEY is a field of ProxyOptions
 //! accept-swarm ID | annotate TEXT | unknown NAME | tick [schema=N]
+//! set-canary HOST/PATH [SERVICE=SHARE …] | clear-canary HOST/PATH | canaries
+//! promote-canary HOST/PATH [SERVICE]
 //! as REQUEST_ID COMMAND …             the same with a request id
 //! again                               the last observation once more
 //! routes [CLUSTER] | revision [CLUSTER] | problems | converging NAME | find HOST PATH
@@ -26,6 +28,7 @@ use dovetail_routing::state::State;
 use dovetail_routing::{Applied, Command, Digest, Entry, LogIndex, Payload};
 
 use crate::facts::{network, node, rest, service, task, words};
+use crate::orders::{canaries, route};
 use crate::show::routes;
 
 pub(crate) struct Script {
@@ -89,6 +92,16 @@ impl Script {
                 return self.command(Command::AcceptSwarm { swarm: name.as_str().into() });
             }
             "annotate" => return self.command(Command::Annotate { text: rest(arguments) }),
+            "set-canary" => {
+                let shares = crate::orders::shares(more);
+                return self.command(Command::SetCanary { route: route(&name), shares });
+            }
+            "clear-canary" => return self.command(Command::ClearCanary { route: route(&name) }),
+            "promote-canary" => {
+                let service = more.first().map(|(service, _)| service.as_str().into());
+                return self.command(Command::PromoteCanary { route: route(&name), service });
+            }
+            "canaries" => return canaries(&self.state),
             "unknown" => return self.command(Command::Unknown { name: name.as_str().into() }),
             "tick" => return self.apply_as(Payload::Tick, schema(&all)),
             "routes" => return routes(&self.snapshot(&name)),

@@ -1,0 +1,94 @@
+//! What an operator orders, or a member on the cluster's behalf.
+
+use std::sync::Arc;
+
+use crate::codec::{Canonical, InvalidBytes, Reader};
+use crate::entry::ClusterConfig;
+use crate::names::SwarmId;
+use crate::snapshot::RouteKey;
+
+/// A command. Whether it can be carried out is found out when it is applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Puts configuration in force for all members and proxies.
+    ApplyConfig(ClusterConfig),
+    /// A remark for the audit; it changes no route.
+    Annotate { text: Arc<str> },
+    /// Takes another swarm's listing as the new baseline.
+    AcceptSwarm { swarm: SwarmId },
+    /// Gives the services of a route fixed shares, until they are cleared.
+    SetCanary { route: RouteKey, shares: Vec<Share> },
+    /// Returns a route to weights by upstreams.
+    ClearCanary { route: RouteKey },
+    /// Gives one service all of a route, until it is cleared.
+    PromoteCanary {
+        route: RouteKey,
+        /// By name; `None` is the target of the canary that runs there.
+        service: Option<Arc<str>>,
+    },
+    /// A command that this rule set does not know: answered, never applied.
+    Unknown { name: Arc<str> },
+}
+
+/// What part of a route's requests a service gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// By name, so that a redeployed stack keeps its share.
+    pub service: Arc<str>,
+    /// In basis points; those of a route sum to [`crate::snapshot::WEIGHT_SUM`].
+    pub weight: u16,
+}
+
+crate::codec::fields! {
+    Share { service weight }
+}
+
+impl Canonical for Command {
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::ApplyConfig(config) => {
+                out.push(0);
+                config.write(out);
+            }
+            Self::Annotate { text } => {
+                out.push(1);
+                text.write(out);
+            }
+            Self::AcceptSwarm { swarm } => {
+                out.push(2);
+                swarm.write(out);
+            }
+            Self::Unknown { name } => {
+                out.push(3);
+                name.write(out);
+            }
+            Self::SetCanary { route, shares } => {
+                out.push(4);
+                route.write(out);
+                shares.write(out);
+            }
+            Self::ClearCanary { route } => {
+                out.push(5);
+                route.write(out);
+            }
+            Self::PromoteCanary { route, service } => {
+                out.push(6);
+                route.write(out);
+                service.write(out);
+            }
+        }
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, InvalidBytes> {
+        match from.tag("command")? {
+            0 => Ok(Self::ApplyConfig(from.read()?)),
+            1 => Ok(Self::Annotate { text: from.read()? }),
+            2 => Ok(Self::AcceptSwarm { swarm: from.read()? }),
+            3 => Ok(Self::Unknown { name: from.read()? }),
+            4 => Ok(Self::SetCanary { route: from.read()?, shares: from.read()? }),
+            5 => Ok(Self::ClearCanary { route: from.read()? }),
+            6 => Ok(Self::PromoteCanary { route: from.read()?, service: from.read()? }),
+            other => Err(from.invalid("command", format!("has no variant {other}"))),
+        }
+    }
+}
