@@ -10,13 +10,16 @@ use crate::worker::Shared;
 /// Bits of an IPv6 address that tell one client from another: a household has a /64.
 const IPV6_PREFIX: u32 = 64;
 
+/// By client.
+type Open = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
 /// The open connections of each client, for all threads. Looked at once a connection.
 #[derive(Debug, Default)]
-pub struct Clients(Arc<Mutex<HashMap<IpAddr, usize>>>);
+pub struct Clients(Open);
 
 /// A client's place among its connections, until dropped.
 #[derive(Debug)]
-pub struct Place(Option<(Arc<Mutex<HashMap<IpAddr, usize>>>, IpAddr)>);
+pub struct Place(Option<(Open, IpAddr)>);
 
 impl Clients {
     /// A connection from `peer` begins; `client` is the same, or whom it names. `None` when the

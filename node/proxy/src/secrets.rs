@@ -20,7 +20,17 @@ pub struct Secrets {
 
 /// The file of a secret as it was at one moment: which one, how large, when written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stamp(Option<(u64, u64, u64, (i64, i64), (i64, i64))>);
+pub struct Stamp(Option<FileStamp>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct FileStamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    /// Seconds and nanoseconds.
+    written: (i64, i64),
+    changed: (i64, i64),
+}
 
 /// A secret that cannot be used. Its content is never part of it.
 #[derive(Debug, thiserror::Error)]
@@ -61,9 +71,12 @@ impl Secrets {
         let path = self.dir.as_ref().map(|dir| dir.join(name.as_str()));
         // Follows links, which is how folders are often replaced.
         let metadata = path.and_then(|path| std::fs::metadata(path).ok());
-        Stamp(metadata.map(|file| {
-            let changed = (file.ctime(), file.ctime_nsec());
-            (file.dev(), file.ino(), file.size(), (file.mtime(), file.mtime_nsec()), changed)
+        Stamp(metadata.map(|file| FileStamp {
+            device: file.dev(),
+            inode: file.ino(),
+            bytes: file.size(),
+            written: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
         }))
     }
 

@@ -122,6 +122,11 @@ fn what_keeps_it_from_starting_is_one_clear_line() {
     let (nowhere, no_log) = (path(&dir.path().join("nowhere")), path(&dir.path().join("no/file")));
     for (command, code, words) in [
         (command(dir.path(), port, admin, &[]), 1, vec![port.to_string(), "in use".into()]),
+        (
+            with(&["--https", &port.to_string()]),
+            1,
+            vec![format!("{port} for HTTPS"), "in use".into()],
+        ),
         (with(&["--tls-dir", &nowhere]), 1, vec!["nowhere".into()]),
         (
             with(&["--tls-dir", &member]),
