@@ -1,7 +1,8 @@
 //! The attempts of one request: which upstream is asked, and when another one is.
 //!
 //! A request is repeated only if nothing of it was sent, or if it is idempotent and
-//! without a body and not one byte of a response came back.
+//! without a body and not one byte of a response came back; and only as often as
+//! [`crate::budget`] allows.
 
 use std::error::Error;
 use std::rc::Rc;
@@ -20,6 +21,7 @@ use crate::dial::{DialError, ExchangeError, UpstreamConn};
 use crate::http2::{Exchange, Failure};
 use crate::record::Record;
 use crate::respond::ProxyError;
+use crate::stream::Wire;
 use crate::table::{Options, RouteEntry};
 use crate::target::InvalidHost;
 use crate::upstream::now_ms;
@@ -84,6 +86,8 @@ pub struct Attempts<'r> {
     pub user: Option<u64>,
     /// Whether it is gRPC, which needs HTTP/2.
     pub grpc: bool,
+    /// The client, if it may hear of interim answers.
+    pub client: Option<&'r Rc<Wire>>,
     pub outgoing: Outgoing,
     pub state: Rc<BodyState>,
     /// Given for a large body.
@@ -93,8 +97,10 @@ pub struct Attempts<'r> {
 
 /// How an attempt failed.
 enum Failed {
-    /// Nothing was sent, or it can be repeated.
+    /// It was sent or waited for, and can be repeated.
     Next(ProxyError),
+    /// The upstream took no connection: nobody was asked yet.
+    Refused(ProxyError),
     /// A pooled connection had died in the meantime: the upstream itself was not asked.
     Stale(ProxyError),
     /// No other attempt may be made.
@@ -115,12 +121,14 @@ impl Attempts<'_> {
         let mut last = None;
         // Set to ask the same upstream again over a new connection.
         let mut again = None;
+        let mut now = now_ms();
+        worker.budget.request(now);
         loop {
             let (position, fresh) = match again.take() {
                 Some(position) => (position, true),
                 None => {
                     let exhausted = self.tried.count() >= ATTEMPTS_MAX;
-                    let pick = self.entry.pick(worker.thread, self.user, &self.tried, now_ms());
+                    let pick = self.entry.pick(worker.thread, self.user, &self.tried, now);
                     let Some(position) = pick.filter(|_| !exhausted) else {
                         return Err(last.unwrap_or(ProxyError::NoUpstream { revision }));
                     };
@@ -152,8 +160,17 @@ impl Attempts<'_> {
                     again = Some(position);
                     last = Some(error);
                 }
-                Err(Failed::Next(error)) => last = Some(error),
+                Err(Failed::Refused(error)) => last = Some(error),
+                Err(Failed::Next(error)) => {
+                    let others = self.entry.candidates.len() > self.tried.count();
+                    if others && !worker.budget.repeat(now_ms()) {
+                        worker.telemetry.not_retried();
+                        return Err(error);
+                    }
+                    last = Some(error);
+                }
             }
+            now = now_ms();
         }
     }
 
@@ -189,8 +206,9 @@ impl Attempts<'_> {
             }
         };
         let request = self.take(position)?;
-        let after = self.options.read_timeout;
-        let failure = match conn.exchange(request, &self.state, after, self.send_timeout).await {
+        let (after, send) = (self.options.read_timeout, self.send_timeout);
+        let exchanged = conn.exchange(request, &self.state, self.client, after, send).await;
+        let failure = match exchanged {
             Ok(response) => {
                 let (head, incoming) = response.into_parts();
                 return Ok((head, Received::Http1(incoming, conn)));
@@ -227,6 +245,7 @@ impl Attempts<'_> {
         let exchange = Exchange {
             https: destination.tls.is_some(),
             gate: self.outgoing.gate.as_deref(),
+            client: self.client,
             state: &self.state,
             response_timeout: self.options.read_timeout,
         };
@@ -274,15 +293,15 @@ impl Attempts<'_> {
     fn not_connected(&self, position: usize, error: DialError) -> Failed {
         let address = self.entry.candidates[position].upstream.address;
         self.note_failure(position, matches!(error, DialError::Timeout(_)));
-        Failed::Next(match error {
-            DialError::Timeout(_) => ProxyError::ConnectTimeout { address, error },
-            DialError::Connect(_) => ProxyError::Connect { address, error },
-            DialError::Tls(_) => ProxyError::UpstreamTls { address, error },
+        match error {
+            DialError::Timeout(_) => Failed::Next(ProxyError::ConnectTimeout { address, error }),
+            DialError::Connect(_) => Failed::Refused(ProxyError::Connect { address, error }),
+            DialError::Tls(_) => Failed::Next(ProxyError::UpstreamTls { address, error }),
             DialError::Http2(_) => {
                 let reason = dovetail_process::chain(&error);
-                ProxyError::InvalidResponse { address, reason }
+                Failed::Next(ProxyError::InvalidResponse { address, reason })
             }
-        })
+        }
     }
 
     /// The connection ended after the request began to be sent.

@@ -23,7 +23,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::body::{BodyState, RequestBody};
+use crate::early::Ear;
 use crate::socket::{USER_TIMEOUT, UpstreamStream};
+use crate::stream::Wire;
 use crate::upstream::Upstream;
 use crate::upstream_tls::Terms;
 
@@ -99,6 +101,7 @@ pub struct UpstreamConn {
     pub reused: bool,
     pub idle_since: Instant,
     user_timeout: Rc<Cell<Duration>>,
+    ear: Rc<Ear>,
     timer: LazyTimer,
 }
 
@@ -119,7 +122,7 @@ impl UpstreamConn {
         let connect = destination.connect(false);
         let connected = tokio::time::timeout(timeout, connect).await;
         let stream = connected.map_err(|_| DialError::Timeout(timeout))??;
-        let user_timeout = stream.user_timeout();
+        let (user_timeout, ear) = (stream.user_timeout(), stream.ear());
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(BUFFER_BYTES_MAX)
             .max_header_size(HEAD_BYTES_MAX)
@@ -135,6 +138,7 @@ impl UpstreamConn {
             reused: false,
             idle_since: Instant::now(),
             user_timeout,
+            ear,
             timer: LazyTimer::default(),
         }))
     }
@@ -171,21 +175,23 @@ impl UpstreamConn {
     /// Sends `request` and waits for the head of the response, as long as `state` says
     /// that its body comes along, and `response_timeout` more.
     ///
-    /// `send_timeout` is given for a request with a large body: a peer that takes no
+    /// `client` hears of interim answers. `send_timeout` is given for a request with a large body: a peer that takes no
     /// bytes for a while is then merely slow.
     pub async fn exchange(
         &mut self,
         request: Request<RequestBody>,
         state: &BodyState,
+        client: Option<&Rc<Wire>>,
         response_timeout: Duration,
         send_timeout: Option<Duration>,
     ) -> Result<Response<Incoming>, ExchangeError> {
         // The kernel's user timeout also ends connections whose peer has no room
         // for more, which is no fault while it works on a large body.
         self.user_timeout.set(send_timeout.unwrap_or(USER_TIMEOUT).max(USER_TIMEOUT));
+        self.ear.listen(client);
         let mut answer = pin!(self.sender.try_send_request(request));
         let start = Instant::now();
-        std::future::poll_fn(|cx| {
+        let exchanged = std::future::poll_fn(|cx| {
             self.drive(cx);
             if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
                 return Poll::Ready(answer.map_err(|mut error| match error.take_message() {
@@ -200,7 +206,9 @@ impl UpstreamConn {
             let deadline = state.last_sent().unwrap_or(start) + response_timeout;
             self.timer.poll(cx, deadline).map(|()| Err(ExchangeError::Timeout))
         })
-        .await
+        .await;
+        self.ear.rest();
+        exchanged
     }
 
     /// Waits for the end of a connection that switched protocols, and takes the

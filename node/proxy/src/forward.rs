@@ -134,6 +134,7 @@ pub async fn forward(
     let state = Rc::<BodyState>::default();
     let body =
         RequestBody::new(incoming, options.body_bytes_max, &state, &down.wire, gate.as_ref());
+    let version = parts.version;
     let asked = Rewrite { down, record, entry: &entry, options, origin: &origin };
     asked.apply(&mut parts, &body, upgrade.as_ref());
 
@@ -142,6 +143,8 @@ pub async fn forward(
         entry: &entry,
         options,
         user,
+        // HTTP/1.0 knows no interim answers, and over HTTP/2 hyper cannot say them.
+        client: (version == Version::HTTP_11).then_some(&down.wire),
         grpc: record.grpc && upgrade.is_none(),
         outgoing: Outgoing::new(parts, body, gate),
         state,

@@ -12,6 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use crate::early::Ear;
+
 /// How long sent bytes may stay unacknowledged before an upstream counts as cut off.
 pub const USER_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a connection is silent before the kernel asks whether the peer still lives.
@@ -31,6 +33,7 @@ pub struct UpstreamStream {
     carrier: Carrier,
     set: Duration,
     wanted: Rc<Cell<Duration>>,
+    ear: Rc<Ear>,
 }
 
 impl UpstreamStream {
@@ -43,13 +46,13 @@ impl UpstreamStream {
         socket.set_tcp_keepalive(&keepalive)?;
         socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
         let wanted = Rc::new(Cell::new(USER_TIMEOUT));
-        Ok(Self { carrier: Carrier::Plain(tcp), set: USER_TIMEOUT, wanted })
+        Ok(Self { carrier: Carrier::Plain(tcp), set: USER_TIMEOUT, wanted, ear: Rc::default() })
     }
 
     /// A connection as it is: it may stand still as long as it likes.
     pub fn unguarded(tcp: TcpStream) -> Self {
         let wanted = Rc::new(Cell::new(Duration::ZERO));
-        Self { carrier: Carrier::Plain(tcp), set: Duration::ZERO, wanted }
+        Self { carrier: Carrier::Plain(tcp), set: Duration::ZERO, wanted, ear: Rc::default() }
     }
 
     /// The stream after a TLS handshake by `secure`.
@@ -62,6 +65,11 @@ impl UpstreamStream {
             tls @ Carrier::Tls(_) => tls,
         };
         Ok(Self { carrier, ..self })
+    }
+
+    /// What listens to the answers.
+    pub fn ear(&self) -> Rc<Ear> {
+        Rc::clone(&self.ear)
     }
 
     /// Sets the user timeout with the next write.
@@ -103,10 +111,14 @@ impl AsyncRead for UpstreamStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().carrier {
+        let this = self.get_mut();
+        let start = buf.filled().len();
+        let polled = match &mut this.carrier {
             Carrier::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Carrier::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
-        }
+        };
+        this.ear.hear(&buf.filled()[start..]);
+        polled
     }
 }
 

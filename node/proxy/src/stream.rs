@@ -207,7 +207,12 @@ impl AsyncWrite for ClientStream {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut *this.inner.borrow_mut()).poll_write(cx, buf);
+        let mut inner = this.inner.borrow_mut();
+        let polled = match this.wire.early.poll_before_write(Pin::new(&mut *inner), cx)? {
+            Poll::Ready(()) => Pin::new(&mut *inner).poll_write(cx, buf),
+            Poll::Pending => Poll::Pending,
+        };
+        drop(inner);
         this.note_write(&polled);
         polled
     }
@@ -219,7 +224,9 @@ impl AsyncWrite for ClientStream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let mut inner = this.inner.borrow_mut();
+        let early = this.wire.early.poll_before_write(Pin::new(&mut *inner), cx)?;
         let polled = match bufs {
+            _ if early.is_pending() => Poll::Pending,
             // A plain send is the cheaper call.
             [one] => Pin::new(&mut *inner).poll_write(cx, one),
             _ => Pin::new(&mut *inner).poll_write_vectored(cx, bufs),
@@ -235,7 +242,12 @@ impl AsyncWrite for ClientStream {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut *this.inner.borrow_mut()).poll_flush(cx);
+        let mut inner = this.inner.borrow_mut();
+        let polled = match this.wire.early.poll_flushed(Pin::new(&mut *inner), cx)? {
+            Poll::Ready(()) => Pin::new(&mut *inner).poll_flush(cx),
+            Poll::Pending => Poll::Pending,
+        };
+        drop(inner);
         // TLS takes a little more than the socket did, and only a flush tells.
         this.note_write(&polled);
         polled

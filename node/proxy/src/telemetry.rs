@@ -82,6 +82,11 @@ impl Telemetry {
         metrics::counter!("dovetail_proxy_upstreams_taken_out_total").increment(1);
     }
 
+    /// An attempt failed, and the budget for others was used up.
+    pub fn not_retried(&self) {
+        metrics::counter!("dovetail_proxy_retries_refused_total").increment(1);
+    }
+
     /// An attempt failed and another upstream was asked.
     pub fn retried(&self) {
         metrics::counter!("dovetail_proxy_retries_total").increment(1);
@@ -133,6 +138,10 @@ pub fn describe() {
         "Times that passive checks took an upstream out."
     );
     describe_counter!("dovetail_proxy_retries_total", "Attempts that followed a failed one.");
+    describe_counter!(
+        "dovetail_proxy_retries_refused_total",
+        "Attempts that were not made because a fifth of the requests had more than one already."
+    );
     describe_counter!(
         "dovetail_proxy_access_log_lines_dropped_total",
         "Lines that the access log had no room for."

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use crate::early::Relay;
 use crate::framing::Violation;
 use crate::pace::{BodyRate, Responses, UploadPace};
 
@@ -24,6 +25,8 @@ pub(crate) enum Upgrade {
 /// What the stream and the connection that owns it tell each other.
 #[derive(Debug)]
 pub struct Wire {
+    /// Interim answers for the client.
+    pub early: Relay,
     pub(crate) upgrade: Cell<Upgrade>,
     pub(crate) waker: RefCell<Option<Waker>>,
     pub(crate) violation: Cell<Option<Violation>>,
@@ -78,6 +81,7 @@ impl Wire {
     /// Of a connection that begins now.
     pub fn new(now: Instant) -> Self {
         Self {
+            early: Relay::default(),
             upgrade: Cell::default(),
             waker: RefCell::default(),
             violation: Cell::default(),

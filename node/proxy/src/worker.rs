@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::AccessLog;
+use crate::budget::Budget;
 use crate::clients::Clients;
 use crate::conn;
 use crate::headers::Ports;
@@ -131,6 +132,7 @@ pub struct Worker {
     pub thread: usize,
     pub pool: Pool,
     pub http2: Rc<Http2Pool>,
+    pub budget: Budget,
     pub telemetry: Telemetry,
     pub ports: Ports,
     pub handshakes: Turns,
@@ -147,6 +149,7 @@ impl Worker {
             thread,
             pool: Pool::default(),
             http2: Rc::default(),
+            budget: Budget::default(),
             telemetry: Telemetry::default(),
             ports: Ports::default(),
             handshakes: Turns::default(),

@@ -415,7 +415,7 @@ async fn answers_that_could_be_read_two_ways_are_502() {
         (b"HTTP/1.1 200 OK\r\nX-A: b\r\n folded\r\nContent-Length: 0\r\n\r\n", None),
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\n\r\n", None),
         (b"ICY 200 OK\r\n\r\n", None),
-        (b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", Some("ok")),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", Some("ok")),
         (b"HTTP/1.0 200 OK\r\n\r\nto the end", Some("to the end")),
     ] {
         let script = Script::start(bytes, true).await;

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use tokio::task::JoinHandle;
 use super::Lease;
 use crate::body::{BodyState, Broken, Gate, RequestBody};
 use crate::dial::LazyTimer;
+use crate::stream::Wire;
 
 /// What decides how long a request may take.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub struct Exchange<'r> {
     pub https: bool,
     /// Opened when the upstream says 100.
     pub gate: Option<&'r Gate>,
+    /// Hears of interim answers.
+    pub client: Option<&'r Rc<Wire>>,
     pub state: &'r BodyState,
     pub response_timeout: Duration,
 }
@@ -87,7 +91,7 @@ impl Exchange<'_> {
         let pump = (!end).then(|| Pump(tokio::task::spawn_local(pump(stream, body))));
         let (start, mut timer) = (Instant::now(), LazyTimer::default());
         let (head, stream) = std::future::poll_fn(|cx| {
-            self.listen_for_100(&mut answer, cx);
+            self.listen(&mut answer, cx);
             if let Poll::Ready(answered) = Pin::new(&mut answer).poll(cx) {
                 return Poll::Ready(answered.map(http::Response::into_parts).map_err(failure));
             }
@@ -109,11 +113,14 @@ impl Exchange<'_> {
         ))
     }
 
-    fn listen_for_100(&self, answer: &mut ResponseFuture, cx: &mut Context<'_>) {
-        let Some(gate) = self.gate else { return };
+    /// Listens to interim answers.
+    fn listen(&self, answer: &mut ResponseFuture, cx: &mut Context<'_>) {
         while let Poll::Ready(Some(Ok(early))) = answer.poll_informational(cx) {
-            if early.status() == StatusCode::CONTINUE {
+            if let Some(gate) = self.gate.filter(|_| early.status() == StatusCode::CONTINUE) {
                 gate.open();
+            }
+            if let Some(client) = self.client {
+                client.early.say(early.status(), early.headers());
             }
         }
     }
