@@ -12,6 +12,7 @@ mod vip;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,8 @@ const CONVERGE_DEADLINE: Duration = Duration::from_secs(60);
 /// The first host of the place that is a swarm node, and the first that tasks may get.
 const NODE_HOSTS: u8 = 3;
 const TASK_HOSTS: u8 = 30;
+/// The last one; beyond it is the claim to the place.
+const HOST_MAX: u8 = 253;
 /// The least number of addresses that a service gets; twice its replicas if that is
 /// more, since in an update that starts first all old tasks may still be there.
 const SERVICE_HOSTS: usize = 16;
@@ -53,6 +56,8 @@ struct Shared {
     job: JoinHandle<()>,
     /// The address `.0` of the place.
     network: IpAddr,
+    /// Where the search for free addresses goes on, under `creating`.
+    next_host: AtomicU8,
     /// By service.
     vips: Mutex<BTreeMap<String, Vip>>,
     /// One creation at a time: it changes how fast tasks start.
@@ -94,6 +99,7 @@ impl Swarm {
             agent,
             job,
             network: cluster.place().ip(0),
+            next_host: AtomicU8::new(TASK_HOSTS),
             vips: Mutex::default(),
             creating: tokio::sync::Mutex::default(),
         };
@@ -246,6 +252,8 @@ impl Swarm {
     }
 
     /// So many addresses that nothing has, or as many as there are.
+    ///
+    /// They go round: whatever listened on one that became free has time to end.
     fn free_addresses(&self, count: usize) -> Vec<IpAddr> {
         let model = self.shared.stand_in.model();
         let of_tasks = model.tasks.values().flat_map(|task| &task.addresses).map(|(_, ip)| *ip);
@@ -254,8 +262,15 @@ impl Swarm {
             .values()
             .flat_map(|service| service.spec.addresses.iter().copied().chain(service.spec.vip));
         let taken: BTreeSet<IpAddr> = of_tasks.chain(of_services).collect();
-        let hosts = (TASK_HOSTS..=u8::MAX - 2).map(|host| self.address(host));
-        hosts.filter(|address| !taken.contains(address)).take(count).collect()
+        let next = self.shared.next_host.load(Ordering::Relaxed);
+        let hosts = (next..=HOST_MAX).chain(TASK_HOSTS..next);
+        let free = hosts.filter(|host| !taken.contains(&self.address(*host)));
+        let chosen: Vec<u8> = free.take(count).collect();
+        if let Some(last) = chosen.last() {
+            let next = if *last < HOST_MAX { last + 1 } else { TASK_HOSTS };
+            self.shared.next_host.store(next, Ordering::Relaxed);
+        }
+        chosen.into_iter().map(|host| self.address(host)).collect()
     }
 
     fn address(&self, host: u8) -> IpAddr {

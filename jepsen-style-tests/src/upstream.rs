@@ -8,7 +8,7 @@
 //! | `/delay/MS` | the name, so much later |
 //! | `/status/CODE` | that status |
 //! | `/events/COUNT` | so many server-sent events, 20 ms apart |
-//! | `/ws` | a WebSocket that echoes |
+//! | `/ws` | a WebSocket that echoes, with `?headers` after the request's headers in JSON |
 //! | `/chat` | a WebSocket on which everybody hears everybody |
 //! | any other | the name |
 //!

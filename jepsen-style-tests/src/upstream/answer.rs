@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, COOKIE, SET_COOKIE};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -97,8 +97,10 @@ impl Answer {
             (_, "headers") => self.describe(request).await,
             (_, "echo") => Response::new(request.into_body().boxed_unsync()),
             (_, "ws") => {
+                let greeting = (request.uri().query() == Some("headers"))
+                    .then(|| Message::text(json!(headers(request.headers())).to_string()));
                 let stopped = self.stopped.clone();
-                websocket::switch(request, |socket| websocket::echo(socket, stopped))
+                websocket::switch(request, |socket| websocket::echo(socket, greeting, stopped))
             }
             (_, "chat") => {
                 let (chat, stopped) = (self.chat.clone(), self.stopped.clone());
@@ -147,11 +149,6 @@ impl Answer {
     async fn describe(&self, request: Request<Incoming>) -> Response<Body> {
         let (head, body) = request.into_parts();
         let body_bytes = body.collect().await.map_or(0, |body| body.to_bytes().len());
-        let mut headers = BTreeMap::<&str, Vec<String>>::new();
-        for (name, value) in &head.headers {
-            let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-            headers.entry(name.as_str()).or_default().push(value);
-        }
         as_json(&json!({
             "instance": self.name,
             "scheme": self.scheme,
@@ -159,10 +156,20 @@ impl Answer {
             "method": head.method.as_str(),
             "path": head.uri.path(),
             "query": head.uri.query(),
-            "headers": headers,
+            "headers": headers(&head.headers),
             "body_bytes": body_bytes,
         }))
     }
+}
+
+/// All values by name.
+fn headers(given: &HeaderMap) -> BTreeMap<&str, Vec<String>> {
+    let mut headers = BTreeMap::<&str, Vec<String>>::new();
+    for (name, value) in given {
+        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        headers.entry(name.as_str()).or_default().push(value);
+    }
+    headers
 }
 
 fn events(count: u64) -> Response<Body> {

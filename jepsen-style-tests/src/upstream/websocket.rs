@@ -56,8 +56,17 @@ where
     answer
 }
 
-/// Sends everything back until either side ends it.
-pub(super) async fn echo(mut socket: Socket, mut stopped: watch::Receiver<bool>) {
+/// Sends a greeting, and then everything back until either side ends it.
+pub(super) async fn echo(
+    mut socket: Socket,
+    greeting: Option<Message>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    if let Some(greeting) = greeting
+        && socket.send(greeting).await.is_err()
+    {
+        return;
+    }
     loop {
         let message = tokio::select! {
             message = socket.next() => message,
