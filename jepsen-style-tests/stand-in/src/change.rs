@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use crate::events::Event;
 use crate::model::{Meta, Model, Named, Network, Node, Service, Task, UpdateStatus};
-use crate::spec::{Mode, ServiceSpec, TaskState, Timing};
+use crate::spec::{EndpointMode, Mode, ServiceSpec, TaskState, Timing};
 use crate::stand_in::StandInError;
 
 /// Replicas that one service may ask for.
@@ -58,19 +58,7 @@ impl Draft<'_> {
             let name = spec.name;
             return Err(StandInError::Conflict(format!("name conflicts: service {name} exists")));
         }
-        let networks: Vec<_> = spec
-            .networks
-            .iter()
-            .map(|name| self.model.network(name).cloned().ok_or_else(|| missing("network", name)))
-            .collect::<Result<_, _>>()?;
-        let mut vips = Vec::new();
-        if spec.endpoint_mode == crate::spec::EndpointMode::Vip {
-            let mut given = spec.vip;
-            for network in &networks {
-                let vip = given.take().unwrap_or_else(|| self.model.next_address(network));
-                vips.push((network.id.clone(), vip));
-            }
-        }
+        let vips = self.vips(&spec, &[])?;
         let id = self.model.next_id();
         let name = spec.name.clone();
         let service =
@@ -79,6 +67,28 @@ impl Draft<'_> {
         self.emit("service", "create", &id, &[("name", &name)]);
         self.reconcile(&id)?;
         Ok(id)
+    }
+
+    /// A virtual address on each network: the known one, that of the spec on the first
+    /// network of a new service, or one that nothing has had.
+    fn vips(
+        &mut self,
+        spec: &ServiceSpec,
+        known: &[(String, IpAddr)],
+    ) -> Change<Vec<(String, IpAddr)>> {
+        let mut given = spec.vip.filter(|_| known.is_empty());
+        let mut vips = Vec::new();
+        for name in &spec.networks {
+            let network = self.model.network(name).cloned();
+            let network = network.ok_or_else(|| missing("network", name))?;
+            if spec.endpoint_mode == EndpointMode::Vip {
+                let had = known.iter().find(|(id, _)| *id == network.id).map(|(_, vip)| *vip);
+                let vip = had.or_else(|| given.take());
+                let vip = vip.unwrap_or_else(|| self.model.next_address(&network));
+                vips.push((network.id.clone(), vip));
+            }
+        }
+        Ok(vips)
     }
 
     /// Changes a service's spec in place. Labels and scale touch no running task.
@@ -93,6 +103,9 @@ impl Draft<'_> {
         if service.spec.replicas > REPLICAS_MAX {
             let reason = format!("{} replicas are more than {REPLICAS_MAX}", service.spec.replicas);
             return Err(StandInError::Invalid(reason));
+        }
+        if service.spec.networks != known.spec.networks {
+            service.vips = self.vips(&service.spec, &known.vips)?;
         }
         service.meta = self.touched(service.meta);
         let (id, name) = (service.id.clone(), service.spec.name.clone());

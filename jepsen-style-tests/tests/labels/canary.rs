@@ -89,3 +89,30 @@ pub(crate) async fn a19_a_virtual_address_needs_no_new_route_for_its_tasks(lab: 
     let after = lab.revisions().await.expect("the member answers");
     assert_eq!(before.get("east"), after.get("east"));
 }
+
+/// A20.
+pub(crate) async fn a20_a_virtual_address_moves_with_its_network(lab: &Lab) {
+    let _alone = lab.alone_in_east().await;
+    let labels = [("hosts", "a20.example"), ("backend_mode", "vip"), ("service_cluster", "east")];
+    let service = lab.create(demo("a20", 2, &labels)).await;
+    let upstreams = async || {
+        let routes = lab.routes("east").await;
+        let route = routes.iter().find(|route| route.host == "a20.example").expect("a route");
+        let all = route.services.iter().flat_map(|service| &service.upstreams);
+        all.map(|upstream| upstream.address.clone()).collect::<Vec<_>>()
+    };
+    let before = upstreams().await;
+    let stand_in = lab.swarm.stand_in();
+    stand_in.add_network("a20").expect("a second network");
+    let join = stand_in.update_service("a20", |spec| spec.networks.push("a20".to_owned()));
+    join.expect("the service is there");
+    service.label(&[("network", "a20")]).await;
+    let moved = upstreams().await;
+    assert!(before.len() == 1 && moved.len() == 1 && before != moved, "{before:?} {moved:?}");
+    // Back on one network, which then needs no label.
+    let leave = stand_in.update_service("a20", |spec| spec.networks.retain(|one| one != "a20"));
+    leave.expect("the service is there");
+    service.unlabel("network").await;
+    assert_eq!(upstreams().await, before);
+    lab.curl(EAST).get("http://a20.example/ping").await.by();
+}

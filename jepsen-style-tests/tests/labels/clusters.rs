@@ -59,7 +59,6 @@ pub(crate) async fn a36_a_host_mode_service_is_reached_at_its_machine(lab: &Lab)
 /// request. (A40, an update of a service under load, is `main_job::follow`.)
 pub(crate) async fn a41_a_new_application_needs_no_new_proxy(lab: &Lab) {
     let _steady = lab.publish("a41", 2, &[("hosts", "a41.example")]).await;
-    let id = lab.curl(1).get("http://a41.example/ping").await.header("x-proxy-id").to_owned();
     let load = lab.load("a41.example");
     for number in 1..=3 {
         let (name, network) = (format!("a41-{number}"), format!("a41-{number}"));
@@ -70,8 +69,8 @@ pub(crate) async fn a41_a_new_application_needs_no_new_proxy(lab: &Lab) {
         let _new = lab.create(ServiceConfig { networks, ..demo(&name, 1, &labels) }).await;
         lab.curl(2).get(&format!("http://{host}/ping")).await.by();
     }
+    // A proxy that restarted would have broken the connections that the load keeps open.
     unharmed(load, "three new applications").await;
-    assert_eq!(lab.curl(1).get("http://a41.example/ping").await.header("x-proxy-id"), id);
 }
 
 /// A46, with a core of one: what a lost leader of three means is `main_job::leader`.

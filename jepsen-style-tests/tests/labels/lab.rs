@@ -163,6 +163,13 @@ impl Lab {
         answer.map(tonic::Response::into_inner).map_err(|status| status.to_string())
     }
 
+    /// The routes of one service cluster.
+    pub(crate) async fn routes(&self, cluster: &str) -> Vec<pb::Route> {
+        let request = pb::RoutesRequest { service_cluster: cluster.to_owned(), stale: false };
+        let answer = self.admin.clone().routes(request).await;
+        answer.expect("the member answers").into_inner().routes
+    }
+
     /// The revision of each service cluster.
     pub(crate) async fn revisions(&self) -> Result<BTreeMap<String, u64>, String> {
         let clusters = self.status().await?.service_clusters;

@@ -15,6 +15,7 @@ mod certificates;
 mod checks;
 mod clusters;
 mod curl;
+mod faults;
 mod lab;
 mod paths;
 mod publishing;
@@ -73,7 +74,17 @@ fn main() -> ExitCode {
         canary:
             a15_a16_a17_the_share_follows_the_scale_and_nothing_fails
             a18_two_virtual_addresses_share_evenly
-            a19_a_virtual_address_needs_no_new_route_for_its_tasks;
+            a19_a_virtual_address_needs_no_new_route_for_its_tasks
+            a20_a_virtual_address_moves_with_its_network;
+        faults:
+            a_misspelt_label_changes_nothing
+            a_misspelt_hosts_label_keeps_the_route
+            an_invalid_port_keeps_the_route
+            a_removed_port_label_keeps_the_route
+            of_two_services_with_one_host_the_first_ones_options_hold
+            a_service_without_replicas_answers_503_and_comes_back
+            an_unusable_host_keeps_the_route
+            a_broken_certificate_leaves_the_old_one;
         redirects:
             a21_an_old_host_leads_to_the_new_one
             a22_a_redirect_keeps_path_and_query
