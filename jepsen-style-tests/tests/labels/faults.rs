@@ -122,10 +122,11 @@ pub(crate) async fn of_two_services_with_one_host_the_first_ones_options_hold(la
         assert!(problem.reason.contains("one-host"), "{problem:?}");
     }
     assert_eq!(lab.problems("one-host").await, [], "the loser is named, not the winner");
-    // Both serve it, in turn, by the first one's options.
+    // Both serve it, in turn (with the load between), by the first one's options.
     let answers = lab.curl(1).all("http://one-host.example/ping?[1-30]").await;
     let by_rival = answers.iter().filter(|answer| answer.by().starts_with("one-host-rival"));
-    assert_eq!(by_rival.count(), 10);
+    let by_rival = by_rival.count();
+    assert!((5..=15).contains(&by_rival), "about a third: {by_rival} of 30");
     drop(rival);
     lab.settled().await;
     scene.unharmed().await;
