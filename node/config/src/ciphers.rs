@@ -262,12 +262,12 @@ impl Suite {
         let is = |known: &&str| known.eq_ignore_ascii_case(word);
         is(&self.iana)
             || is(&self.openssl)
-            || ALL.iter().any(|known| is(known))
-            || self.words.iter().any(|known| is(known))
+            || ALL.iter().any(is)
+            || self.words.iter().any(is)
             || (word.eq_ignore_ascii_case("AES") && self.words.contains(&"AESGCM"))
             || match self.version {
                 Version::Tls12 => {
-                    ALL_TLS12.iter().any(|known| is(known))
+                    ALL_TLS12.iter().any(is)
                         || (word.eq_ignore_ascii_case("ECDSA") && self.words.contains(&ECDSA))
                 }
                 Version::Tls13 => word.eq_ignore_ascii_case("TLSv1.3"),
