@@ -11,6 +11,8 @@ pub(super) const POLL_INTERVAL: RangeInclusive<Duration> = Duration::from_millis
 pub(super) const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
 /// The range of a request's head, in bytes.
 pub(super) const HEADER_BYTES: RangeInclusive<u64> = 1_024..=1_024 * 1_024;
+/// Bytes of a request's head that a proxy takes at most.
+pub(super) const HEADER_BYTES_TAKEN: u64 = 64 * 1_024;
 /// The range of `MaxConnections`.
 pub(super) const CONNECTIONS: RangeInclusive<u64> = 1..=10_000_000;
 /// Entries of `TrustedProxies`.
@@ -29,6 +31,7 @@ pub const FLAGS: &[&str] = &[
     "advertise",
     "allow-insecure",
     "connections-max",
+    "connections-per-client-max",
     "core",
     "data-dir",
     "docker",

@@ -76,9 +76,11 @@ impl File<'_> {
             "clienttimeout" => draft.client_timeout = timeout(given)?,
             "servertimeout" => draft.server_timeout = timeout(given)?,
             "clientmaxbodysize" => options.client_max_body_size = Some(body_size_of(given)?),
-            "clientheaderbuffersize" => draft.header_buffer = Some(header_bytes(size_of(given)?)?),
+            "clientheaderbuffersize" => {
+                draft.header_buffer = Some(self.header_bytes(place, size_of(given)?)?);
+            }
             "largeclientheaderbuffers" => {
-                draft.large_buffers = Some(header_bytes(buffers_of(given)?)?);
+                draft.large_buffers = Some(self.header_bytes(place, buffers_of(given)?)?);
             }
             "underscoresinheaders" => options.drop_underscored_headers = !bool_of(given)?,
             "maxconnections" => {
@@ -125,14 +127,26 @@ impl File<'_> {
         if let Some(place) = draft.ciphers {
             let suites = &options.ssl_ciphers;
             let has = |version| suites.is_empty() || ciphers::has(suites, version);
-            let missing = match options.ssl_protocols {
-                SslProtocols::Tls12 if !has(Version::Tls12) => Some("TLSv1.2"),
-                SslProtocols::Tls13 if !has(Version::Tls13) => Some("TLSv1.3"),
+            let (tls12, tls13) = (has(Version::Tls12), has(Version::Tls13));
+            let refused = match options.ssl_protocols {
+                SslProtocols::Tls12 if !tls12 => Some("TLSv1.2"),
+                SslProtocols::Tls13 if !tls13 => Some("TLSv1.3"),
                 _ => None,
             };
-            if let Some(version) = missing {
+            if let Some(version) = refused {
                 let reason = format!("leaves no cipher suite of {version}, all that is spoken");
                 return Err(self.invalid(place.at, &place.path, reason));
+            }
+            // A version without suites is not offered, rather than with all of them.
+            let only = match options.ssl_protocols {
+                SslProtocols::Both if !tls13 => Some((SslProtocols::Tls12, "TLSv1.2")),
+                SslProtocols::Both if !tls12 => Some((SslProtocols::Tls13, "TLSv1.3")),
+                _ => None,
+            };
+            if let Some((protocols, version)) = only {
+                options.ssl_protocols = protocols;
+                let reason = format!("leaves cipher suites of {version} alone: no other is spoken");
+                self.remark(place.at, &place.path, reason);
             }
         }
         if let Some(place) = draft.proxy_protocol
@@ -143,6 +157,16 @@ impl File<'_> {
             self.remark(place.at, &place.path, reason);
         }
         Ok(options)
+    }
+
+    fn header_bytes(&mut self, place: &Place, bytes: u64) -> Result<u64, String> {
+        if !keys::HEADER_BYTES.contains(&bytes) {
+            return Err(format!("{bytes} bytes: must be from 1k to 1m in all"));
+        }
+        if bytes > keys::HEADER_BYTES_TAKEN {
+            self.remark(place.at, &place.path, "is above what a proxy takes: 64k in all");
+        }
+        Ok(bytes)
     }
 
     fn http_version(
@@ -220,14 +244,6 @@ impl File<'_> {
             self.remark(place.at, &place.path, format!("${name} is always -: it is not known"));
         }
         Ok(Some(text.into()))
-    }
-}
-
-fn header_bytes(bytes: u64) -> Result<u64, String> {
-    if keys::HEADER_BYTES.contains(&bytes) {
-        Ok(bytes)
-    } else {
-        Err(format!("{bytes} bytes: must be from 1k to 1m in all"))
     }
 }
 

@@ -129,6 +129,13 @@ fn what_a_key_means() {
         ("SSLProtocols = \"TLSv1.3\"", with(|o| o.ssl_protocols = SslProtocols::Tls13)),
         ("SSLProtocols = [\"TLSv1.2\", \"TLSv1.3\"]", ProxyOptions::default()),
         ("SSLCiphers = \"HIGH:!aNULL:!MD5\"", ProxyOptions::default()),
+        (
+            "SSLCiphers = \"TLS_AES_128_GCM_SHA256\"",
+            with(|o| {
+                o.ssl_ciphers = vec!["TLS_AES_128_GCM_SHA256".into()];
+                o.ssl_protocols = SslProtocols::Tls13;
+            }),
+        ),
         // NGINX's four large buffers hold whatever the small one does not.
         ("ClientHeaderBufferSize = \"1k\"", with(|o| o.client_header_bytes_max = Some(32_768))),
         ("LargeClientHeaderBuffers = \"2 4k\"", with(|o| o.client_header_bytes_max = Some(8_192))),
@@ -256,6 +263,9 @@ fn an_unknown_key_is_named_with_what_was_probably_meant() {
              TrustedProxies: nobody's header is taken",
         ]
     );
+    let large = "[Extensions.a.Config]\nLargeClientHeaderBuffers = \"8 16k\"";
+    let keys = parse(large, &[]).expect("valid");
+    assert_eq!(keys.warnings[0].reason, "is above what a proxy takes: 64k in all");
     let none = parse("DockerURL = \"unix:///a\"", &[]).expect("valid");
     assert_eq!(none.config, None, "no cluster key seeds nothing");
 }

@@ -155,6 +155,26 @@ mod tests {
         soft
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn all_that_a_file_says_reaches_the_snapshots() {
+        let file = include_str!("../../config/tests/files/every_key.toml");
+        let config = dovetail_config::parse(file, &[]).expect("valid").config.expect("some");
+        let quorum = FakeQuorum::leader();
+        let drain = Drain::new();
+        let soft = SoftProblems::new();
+        let seeder = Seeder::new(Arc::clone(&quorum), config.clone(), 1, soft);
+        drain.watch().spawn(seeder.run(drain.watch()));
+        eventually("the file is in force", || quorum.current().config().is_some()).await;
+        assert_eq!(config.proxies.len(), 2, "the file has two extensions");
+        for (service_cluster, options) in &config.proxies {
+            assert_eq!(quorum.current().snapshot(service_cluster).options, *options);
+        }
+        // As the log of a real member keeps it.
+        let entry = quorum.log().remove(0);
+        let kept = dovetail_proto::convert::encode_entry(&entry);
+        assert_eq!(dovetail_proto::convert::decode_entry(&kept).expect("an entry"), entry);
+    }
+
     /// Which file is in force.
     fn seeded(quorum: &FakeQuorum) -> Option<u64> {
         quorum.current().config()?.poll_interval.map(|pause| pause.as_secs())

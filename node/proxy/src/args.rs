@@ -213,6 +213,15 @@ mod tests {
     }
 
     #[test]
+    fn every_flag_is_known_to_those_who_only_read_the_file() {
+        let command = <Args as clap::CommandFactory>::command();
+        for flag in command.get_arguments().filter_map(clap::Arg::get_long) {
+            let known = dovetail_config::FLAGS.contains(&flag) || flag == "config";
+            assert!(known, "--{flag} is missing from dovetail_config::FLAGS");
+        }
+    }
+
+    #[test]
     fn the_flags_of_the_contract_are_taken() {
         let args = parse(&[
             "--secrets-dir",

@@ -23,14 +23,17 @@ pub(crate) fn run(out: &Out, args: &FileArgs, strict: bool) -> Result<ExitCode, 
             routes.push((cluster.to_string(), pb::Route::from(route)));
         }
     }
-    let Files { mut findings, .. } = files;
+    let Files { mut findings, plan, .. } = files;
     findings.sort();
     findings.dedup();
     let failed = findings.iter().any(|one| strict || one.severity == Severity::Problem);
     if out.is_json() {
         out.json(&json::Check::new(routes, findings))?;
     } else {
-        print(out, &routes, &findings)?;
+        if !plan.services.is_empty() {
+            print(out, &routes)?;
+        }
+        print_findings(out, &findings)?;
     }
     Ok(ExitCode::from(u8::from(failed)))
 }
@@ -82,11 +85,7 @@ fn apply(state: &mut State, command: Command) -> Applied {
     state.apply(LogIndex(1), &entry)
 }
 
-fn print(
-    out: &Out,
-    routes: &[(String, pb::Route)],
-    findings: &[Finding],
-) -> Result<ExitCode, Failure> {
+fn print(out: &Out, routes: &[(String, pb::Route)]) -> Result<ExitCode, Failure> {
     let mut table =
         out.table(&["SERVICE CLUSTER", "HOST", "PATH", "TLS", "SERVICE", "SHARE", "TASKS"]);
     for (cluster, route) in routes {
@@ -104,8 +103,7 @@ fn print(
             ]);
         }
     }
-    out.print(&table, "no routes")?;
-    print_findings(out, findings)
+    out.print(&table, "no routes")
 }
 
 /// Each finding on a line of its own, as compilers print them.

@@ -50,7 +50,7 @@ pub(crate) async fn run(
                 table.add_row([
                     out.cell(of_route(&route.host), Tone::Plain),
                     out.cell(of_route(&route.path), Tone::Plain),
-                    out.cell(of_route(&route.tls), Tone::Plain),
+                    out.cell(of_route(&tls(route)), Tone::Plain),
                     out.cell(of_service(service.name.clone()), Tone::Plain),
                     out.cell(of_service(share(service.weight)), Tone::Plain),
                     out.cell(address, Tone::Plain),
@@ -61,4 +61,12 @@ pub(crate) async fn run(
         }
     }
     out.print(&table, "no routes")
+}
+
+/// What happens to TLS, and with which certificate.
+fn tls(route: &pb::Route) -> String {
+    match &route.certificate {
+        Some(certificate) => format!("{} {}", route.tls, certificate.cert),
+        None => route.tls.clone(),
+    }
 }

@@ -85,6 +85,14 @@ async fn a_good_file_prints_its_routes() {
 }
 
 #[tokio::test]
+async fn the_file_that_deploys_dovetail_itself_is_fine() {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+    let checked = run(&deploy, &["check", "--strict", "stack.yml"]).await;
+    assert_eq!((checked.code, checked.stderr.as_str()), (0, ""), "{checked:?}");
+    assert!(checked.stdout.starts_with("no routes\n"), "{}", checked.stdout);
+}
+
+#[tokio::test]
 async fn a_problem_has_its_place_and_fails_the_check() {
     let bad = SHOP
         .replace("com.docker.lb.port: 8080", "com.docker.lb.prot: 8080")

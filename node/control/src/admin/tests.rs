@@ -224,6 +224,42 @@ async fn problems_are_those_of_the_state_of_members_and_of_proxies() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_plan_is_made_by_the_leader_for_any_operator() {
+    let leader = stage(FakeQuorum::leader());
+    leader.quorum.know(&listing(&[("web", 1)]));
+    let follower = stage(FakeQuorum::follower());
+    follower.with_leader(&leader);
+    let label = |label: &str, value: &str| pb::Label {
+        key: format!("com.docker.lb.{label}"),
+        value: Some(pb::label::Value::Text(value.to_owned())),
+    };
+    let service = pb::PlannedService {
+        name: "shop_web".to_owned(),
+        labels: vec![label("hosts", "shop.example"), label("port", "80")],
+        networks: vec!["front".to_owned()],
+        scale: Some(pb::planned_service::Scale::Replicated(1)),
+        ..pb::PlannedService::default()
+    };
+    let request = pb::PlanRequest { services: vec![service], ..pb::PlanRequest::default() };
+    let before = leader.quorum.current().digest();
+    let mut vera = follower.as_(VIEWER);
+    let plan = vera.plan(request.clone()).await.expect("answered").into_inner();
+    assert_eq!(plan.index, 1, "the leader's state, not the follower's empty one");
+    let added: Vec<_> = plan.routes.iter().filter_map(|one| one.after.as_ref()).collect();
+    assert_eq!((added.len(), added[0].host.as_str()), (1, "shop.example"));
+    assert_eq!(leader.quorum.current().digest(), before, "nothing was written");
+    assert_eq!(leader.quorum.log().len(), 1);
+
+    let twice = pb::PlanRequest {
+        services: [request.services.clone(), request.services.clone()].concat(),
+        ..pb::PlanRequest::default()
+    };
+    assert_eq!(vera.plan(twice).await.expect_err("twice").code(), Code::InvalidArgument);
+    let mut proxy = follower.as_("dovetail://proxy/edge-1");
+    assert_eq!(proxy.plan(request).await.expect_err("no operator").code(), Code::PermissionDenied);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_remark_is_the_operators_whatever_member_took_it() {
     let leader = stage(FakeQuorum::leader());
     let follower = stage(FakeQuorum::follower());
