@@ -14,6 +14,8 @@ use crate::table::RouteTable;
 
 /// Longest header, in bytes. Version 2 may carry extensions, a certificate's name among them.
 pub const HEADER_BYTES_MAX: usize = 4 * 1_024;
+/// Longest header of version 1, a line, in bytes (the specification's own figure).
+const LINE_BYTES_MAX: usize = 107;
 
 /// Why a connection that must begin with a header is ended.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +53,11 @@ pub fn is_trusted(table: &RouteTable, peer: IpAddr) -> bool {
 
 /// The header that `bytes` begin with; `None` while it has not ended.
 pub fn parse(bytes: &[u8]) -> Result<Option<Header>, InvalidHeader> {
+    // The parser calls some beginnings of a line malformed: it is asked about whole ones.
+    let in_line = bytes.starts_with(b"PROXY ") && !bytes.contains(&b'\n');
+    if in_line && bytes.len() < LINE_BYTES_MAX {
+        return Ok(None);
+    }
     let parsed = HeaderResult::parse(bytes);
     if parsed.is_incomplete() {
         return if bytes.len() < HEADER_BYTES_MAX { Ok(None) } else { Err(InvalidHeader::TooLong) };
