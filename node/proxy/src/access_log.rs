@@ -1,27 +1,34 @@
-//! The access log: one JSON object per request, written by a thread of its own.
+//! The access log: one line per request, written by a thread of its own.
 //!
 //! A request only puts a line into a bounded queue. When the disk or the reader of
 //! standard output is too slow, lines are dropped and counted; requests never wait.
+//!
+//! Where lines go and how they look is the configuration's to say (`AccessLogPath`,
+//! `MainLogFormat`), unless `--access-log` says where: then that counts.
+
+mod format;
+mod json;
+
+pub use format::{Captured, LineFormat};
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use dovetail_routing::Revision;
-use http::{HeaderValue, Method, Uri};
+use dovetail_routing::snapshot::RouteService;
+use http::{HeaderValue, Method, Uri, Version};
 use metrics::Counter;
-use serde::Serialize;
-use time::OffsetDateTime;
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
 
-use crate::table::RouteEntry;
+use crate::conn::ClientTls;
+use crate::table::{Candidate, RouteEntry};
 
 /// Lines that may wait.
 const QUEUE_LINES: usize = 16_384;
@@ -29,12 +36,12 @@ const QUEUE_LINES: usize = 16_384;
 const GATHER: Duration = Duration::from_millis(20);
 /// Bytes after which a batch is written at once.
 const BATCH_BYTES: usize = 256 * 1_024;
-const TIME: &[BorrowedFormatItem<'_>] =
-    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 /// Where lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessLogTarget {
+    /// Where the configuration says: standard output unless it says otherwise.
+    Configured,
     Stdout,
     None,
     File(PathBuf),
@@ -66,13 +73,21 @@ pub struct AccessLogError {
 #[derive(Debug)]
 pub struct Line {
     pub time: SystemTime,
+    /// Without its port where a trusted proxy names it.
     pub client: SocketAddr,
     pub method: Method,
     pub host: Option<HeaderValue>,
     pub uri: Uri,
+    pub version: Version,
+    pub https: bool,
+    pub tls: Option<ClientTls>,
     pub status: u16,
     pub bytes: u64,
     pub duration: Duration,
+    /// Until the upstream's head; `None` when none answered.
+    pub until_head: Option<Duration>,
+    /// The status that the upstream answered with.
+    pub upstream_status: Option<u16>,
     pub entry: Option<Arc<RouteEntry>>,
     pub candidate: Option<usize>,
     pub attempts: u32,
@@ -80,55 +95,127 @@ pub struct Line {
     pub request_id: Option<HeaderValue>,
     pub error: Option<&'static str>,
     pub detail: Option<String>,
+    /// How it is printed; `None` as JSON.
+    pub format: Option<Arc<LineFormat>>,
+    /// What the format wants to know of the headers.
+    pub captured: Option<Box<Captured>>,
+}
+
+impl Line {
+    /// The client's address, with its port if that is known.
+    fn client_text(&self) -> String {
+        match self.client.port() {
+            0 => self.client.ip().to_string(),
+            _ => self.client.to_string(),
+        }
+    }
+
+    /// The last upstream that was tried.
+    fn candidate(&self) -> Option<&Candidate> {
+        self.entry.as_ref()?.candidates.get(self.candidate?)
+    }
+
+    /// The service of that upstream.
+    fn service(&self) -> Option<&RouteService> {
+        self.entry.as_ref()?.route.services.get(self.candidate()?.service)
+    }
 }
 
 /// What goes through the queue.
-#[derive(Debug)]
 enum Message {
     Line(Box<Line>),
+    /// From here on lines go there.
+    Turn(Output),
     End,
 }
 
+type Output = Box<dyn Write + Send>;
+
 /// Where requests leave their lines. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct AccessLog {
-    queue: Option<SyncSender<Message>>,
+pub struct AccessLog(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    queue: SyncSender<Message>,
+    /// Whether anybody reads what is written.
+    wanted: AtomicBool,
+    /// Where lines go now. Held by the one writer while it turns.
+    target: Mutex<AccessLogTarget>,
+    /// Whether the configuration may say where.
+    configured: bool,
     dropped: Counter,
 }
 
 /// The thread that writes.
 #[derive(Debug)]
-pub struct Writer(Option<(SyncSender<Message>, JoinHandle<()>)>);
+pub struct Writer(SyncSender<Message>, JoinHandle<()>);
 
 impl AccessLog {
-    /// Opens the log and starts its thread.
-    pub fn open(target: &AccessLogTarget) -> Result<(Self, Writer), AccessLogError> {
-        let dropped = metrics::counter!("dovetail_proxy_access_log_lines_dropped_total");
-        let output: Box<dyn Write + Send> = match target {
-            AccessLogTarget::None => return Ok((Self { queue: None, dropped }, Writer(None))),
-            AccessLogTarget::Stdout => Box::new(io::stdout()),
-            AccessLogTarget::File(path) => Box::new(open(path)?),
-        };
+    /// Opens the log and starts its thread. `proxy` is what this one is called.
+    pub fn open(target: &AccessLogTarget, proxy: &str) -> Result<(Self, Writer), AccessLogError> {
+        let configured = *target == AccessLogTarget::Configured;
+        let target = if configured { AccessLogTarget::Stdout } else { target.clone() };
+        let output = output(&target)?;
         let (queue, lines) = sync_channel(QUEUE_LINES);
         let failed = metrics::counter!("dovetail_proxy_access_log_write_errors_total");
+        let proxy = proxy.to_owned();
         let thread = std::thread::Builder::new()
             .name("access-log".into())
-            .spawn(move || write_lines(&lines, output, &failed))
+            .spawn(move || write_lines(&lines, output, &proxy, &failed))
             .map_err(|error| AccessLogError { path: "(its thread)".into(), error })?;
-        Ok((Self { queue: Some(queue.clone()), dropped }, Writer(Some((queue, thread)))))
+        let inner = Inner {
+            queue: queue.clone(),
+            wanted: (target != AccessLogTarget::None).into(),
+            target: Mutex::new(target),
+            configured,
+            dropped: metrics::counter!("dovetail_proxy_access_log_lines_dropped_total"),
+        };
+        Ok((Self(Arc::new(inner)), Writer(queue, thread)))
+    }
+
+    /// Turns to where the configuration says (`AccessLogPath`), unless a flag said it.
+    /// On an error lines go on where they went. Opens files: not for threads that serve.
+    pub fn configure(&self, path: Option<&str>) -> Result<(), AccessLogError> {
+        if !self.0.configured {
+            return Ok(());
+        }
+        let wanted = match path {
+            None => AccessLogTarget::Stdout,
+            Some(path) => path.parse().unwrap_or(AccessLogTarget::Stdout),
+        };
+        let mut target = self.0.target.lock().unwrap_or_else(PoisonError::into_inner);
+        if *target == wanted {
+            return Ok(());
+        }
+        if let AccessLogTarget::File(path) = &wanted
+            && path.is_relative()
+        {
+            // Relative to what, nobody could say who reads the configuration.
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "it is no absolute path");
+            return Err(AccessLogError { path: path.clone(), error });
+        }
+        let output = output(&wanted)?;
+        // Lines left so far are still written where they belonged.
+        if self.0.queue.send(Message::Turn(output)).is_ok() {
+            self.0.wanted.store(wanted != AccessLogTarget::None, Ordering::Relaxed);
+            *target = wanted;
+        }
+        Ok(())
     }
 
     /// Whether anybody reads what is written.
     pub fn wants_lines(&self) -> bool {
-        self.queue.is_some()
+        self.0.wanted.load(Ordering::Relaxed)
     }
 
     /// Leaves a line; never waits.
     pub fn write(&self, line: Line) {
-        let Some(queue) = &self.queue else { return };
-        match queue.try_send(Message::Line(Box::new(line))) {
+        match self.0.queue.try_send(Message::Line(Box::new(line))) {
             Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.dropped.increment(1),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.0.dropped.increment(1);
+            }
         }
     }
 }
@@ -136,12 +223,18 @@ impl AccessLog {
 impl Writer {
     /// Waits until the lines left so far are written; later ones are dropped.
     pub fn finish(self) {
-        if let Some((queue, thread)) = self.0 {
-            // Both fail only if it has ended by itself.
-            let _ = queue.send(Message::End);
-            let _ = thread.join();
-        }
+        // Both fail only if it has ended by itself.
+        let _ = self.0.send(Message::End);
+        let _ = self.1.join();
     }
+}
+
+fn output(target: &AccessLogTarget) -> Result<Output, AccessLogError> {
+    Ok(match target {
+        AccessLogTarget::None => Box::new(io::sink()),
+        AccessLogTarget::Stdout | AccessLogTarget::Configured => Box::new(io::stdout()),
+        AccessLogTarget::File(path) => Box::new(open(path)?),
+    })
 }
 
 fn open(path: &PathBuf) -> Result<File, AccessLogError> {
@@ -152,7 +245,7 @@ fn open(path: &PathBuf) -> Result<File, AccessLogError> {
         .map_err(|error| AccessLogError { path: path.clone(), error })
 }
 
-fn write_lines(lines: &Receiver<Message>, mut output: Box<dyn Write + Send>, failed: &Counter) {
+fn write_lines(lines: &Receiver<Message>, mut output: Output, proxy: &str, failed: &Counter) {
     let mut batch = Vec::with_capacity(BATCH_BYTES);
     let mut busy = false;
     loop {
@@ -163,14 +256,18 @@ fn write_lines(lines: &Receiver<Message>, mut output: Box<dyn Write + Send>, fai
         }
         let Ok(first) = lines.recv() else { return };
         let mut next = Some(first);
-        let (mut count, mut ended) = (0, false);
+        let (mut count, mut ended, mut turn) = (0, false, None);
         while let Some(message) = next {
             match message {
-                Message::Line(line) => append(&mut batch, &line),
+                Message::Line(line) => match &line.format {
+                    Some(format) => format.append(&mut batch, &line, proxy),
+                    None => json::append(&mut batch, &line),
+                },
+                Message::Turn(output) => turn = Some(output),
                 Message::End => ended = true,
             }
             count += 1;
-            let full = ended || batch.len() >= BATCH_BYTES;
+            let full = ended || turn.is_some() || batch.len() >= BATCH_BYTES;
             next = if full { None } else { lines.try_recv().ok() };
         }
         busy = count > 2;
@@ -178,112 +275,14 @@ fn write_lines(lines: &Receiver<Message>, mut output: Box<dyn Write + Send>, fai
             failed.increment(count);
         }
         batch.clear();
+        if let Some(turned) = turn {
+            output = turned;
+        }
         if ended {
             return;
         }
     }
 }
 
-/// A line as it is printed. Fields may be added, none renamed.
-#[derive(Debug, Serialize)]
-struct Printed<'l> {
-    time: &'l str,
-    client: SocketAddr,
-    method: &'l str,
-    host: Option<&'l str>,
-    path: &'l str,
-    status: u16,
-    bytes: u64,
-    duration_ms: f64,
-    route: Option<String>,
-    service: Option<&'l str>,
-    task: Option<&'l str>,
-    upstream: Option<SocketAddr>,
-    attempts: u32,
-    revision: Option<u64>,
-    request_id: Option<&'l str>,
-    error: Option<&'l str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'l str>,
-}
-
-fn append(batch: &mut Vec<u8>, line: &Line) {
-    let time = OffsetDateTime::from(line.time).format(TIME).unwrap_or_default();
-    let entry = line.entry.as_deref();
-    let candidate = entry.zip(line.candidate).and_then(|(e, at)| e.candidates.get(at));
-    let service = entry.zip(candidate).and_then(|(e, c)| e.route.services.get(c.service));
-    let printed = Printed {
-        time: &time,
-        client: line.client,
-        method: line.method.as_str(),
-        host: line.host.as_ref().and_then(|host| host.to_str().ok()),
-        path: line.uri.path_and_query().map_or("", |path| path.as_str()),
-        status: line.status,
-        bytes: line.bytes,
-        duration_ms: (line.duration.as_secs_f64() * 1e6).round() / 1e3,
-        route: entry.map(|entry| format!("{}{}", entry.route.host, entry.route.path)),
-        service: service.map(|service| &*service.name),
-        task: candidate.and_then(|c| c.upstream.task.as_ref()).map(|task| task.as_str()),
-        upstream: candidate.map(|candidate| candidate.upstream.address),
-        attempts: line.attempts,
-        revision: line.revision.map(|revision| revision.0),
-        request_id: line.request_id.as_ref().and_then(|id| id.to_str().ok()),
-        error: line.error,
-        detail: line.detail.as_deref(),
-    };
-    let start = batch.len();
-    if serde_json::to_writer(&mut *batch, &printed).is_err() {
-        batch.truncate(start);
-        return;
-    }
-    batch.push(b'\n');
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::table::tests::entry;
-
-    #[test]
-    fn a_line_names_route_service_task_and_upstream() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("access.log");
-        let (log, writer) = AccessLog::open(&AccessLogTarget::File(path.clone())).expect("a log");
-        log.write(Line {
-            time: SystemTime::UNIX_EPOCH,
-            client: "10.0.0.9:4711".parse().expect("an address"),
-            method: Method::GET,
-            host: Some(HeaderValue::from_static("shop.example")),
-            uri: "/a?b=\"c".parse().unwrap_or_default(),
-            status: 200,
-            bytes: 12,
-            duration: Duration::from_micros(1_234),
-            entry: Some(Arc::new(entry(&[(10_000, "aa")]))),
-            candidate: Some(1),
-            attempts: 2,
-            revision: Some(Revision(42)),
-            request_id: Some(HeaderValue::from_static("abc")),
-            error: None,
-            detail: None,
-        });
-        drop(log);
-        writer.finish();
-        let text = std::fs::read_to_string(path).expect("a log");
-        let line: serde_json::Value = serde_json::from_str(text.trim_end()).expect("JSON");
-        assert_eq!(line["time"], "1970-01-01T00:00:00.000Z");
-        assert_eq!(line["route"], "shop.example/");
-        assert_eq!(line["service"], "service-0");
-        assert_eq!(line["task"], "task-1002");
-        assert_eq!(line["upstream"], "127.0.0.1:1002");
-        assert_eq!(line["duration_ms"], 1.234);
-        assert_eq!(line["revision"], 42);
-    }
-
-    #[test]
-    fn targets_are_words_or_a_file() {
-        assert_eq!("stdout".parse(), Ok(AccessLogTarget::Stdout));
-        assert_eq!("none".parse(), Ok(AccessLogTarget::None));
-        assert_eq!("/var/log/a".parse(), Ok(AccessLogTarget::File("/var/log/a".into())));
-        assert!("".parse::<AccessLogTarget>().is_err());
-    }
-}
+mod tests;

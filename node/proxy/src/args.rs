@@ -71,14 +71,10 @@ pub struct Args {
     /// Where /livez, /readyz and /metrics are answered.
     #[arg(long, env = "DOVETAIL_ADMIN", value_name = "IP:PORT", default_value_t = admin::DEFAULT_ADDR)]
     pub admin: SocketAddr,
-    /// Where one line per request goes.
-    #[arg(
-        long,
-        env = "DOVETAIL_ACCESS_LOG",
-        value_name = "stdout|none|FILE",
-        default_value = "stdout"
-    )]
-    pub access_log: AccessLogTarget,
+    /// Where one line per request goes; as the core's configuration says unless given,
+    /// and to standard output unless that says otherwise.
+    #[arg(long, env = "DOVETAIL_ACCESS_LOG", value_name = "stdout|none|FILE")]
+    pub access_log: Option<AccessLogTarget>,
     /// How the log on standard error looks.
     #[arg(long, env = "DOVETAIL_LOG_FORMAT", value_name = "text|json", default_value = "text")]
     pub log_format: Format,
@@ -238,7 +234,7 @@ mod tests {
         .expect("valid");
         assert_eq!(args.core().expect("valid").as_slice(), ["a:1", "b:2"]);
         assert_eq!(args.service_cluster().expect("valid").as_str(), "west");
-        assert_eq!(args.access_log, AccessLogTarget::None);
+        assert_eq!(args.access_log, Some(AccessLogTarget::None));
         assert!(args.check().is_ok() && args.threads().is_ok_and(|threads| threads > 0));
         assert_eq!(args.grace, Duration::from_secs(25));
     }

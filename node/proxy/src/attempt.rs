@@ -230,6 +230,12 @@ impl Attempts<'_> {
                 let reason = dovetail_process::chain(&error);
                 Err(Failed::Final(ProxyError::InvalidResponse { address, reason }))
             }
+            ExchangeError::Died(error) if conn.was_answered() && self.state.fault().is_none() => {
+                // Whoever begins to answer has taken the request.
+                self.note_failure(position, false);
+                let error = ProxyError::UpstreamClosed { address, error: error.into() };
+                Err(Failed::Final(error))
+            }
             ExchangeError::Died(error) => Err(self.died(position, stale, error)),
             ExchangeError::Timeout => Err(self.timed_out(position)),
         }

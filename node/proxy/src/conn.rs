@@ -6,6 +6,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -71,6 +72,11 @@ pub struct ClientTls {
     /// The authorities by which the client's certificate was checked; requests for
     /// hosts with others are misdirected (421).
     pub client_ca: Option<SecretName>,
+    /// For the access log: the version as OpenSSL calls it, the cipher as the standard
+    /// does, and the name that was asked for.
+    pub protocol: &'static str,
+    pub cipher: Option<Arc<str>>,
+    pub server_name: Option<Arc<str>>,
 }
 
 impl std::fmt::Debug for Downstream {
@@ -297,7 +303,7 @@ async fn answer(
     let mut record = down.record(&parts.method, &parts.uri);
     let mut response = match forward(&down, &mut record, parts, incoming).await {
         Ok(Answered { head, body }) => {
-            record.status = head.status.as_u16();
+            record.answered(head.status, &head.headers);
             let body = match body {
                 AnsweredBody::Empty => ResponseBody::Own { text: "", record: Some(record) },
                 AnsweredBody::Streaming(received, silence_max) => {
@@ -314,7 +320,7 @@ async fn answer(
             record.fail(&error);
             tracing::debug!(error = %dovetail_process::chain(&error), "request refused");
             let (head, text) = if record.grpc { error.grpc_response() } else { error.response() };
-            record.status = head.status().as_u16();
+            record.answered(head.status(), head.headers());
             let body = ResponseBody::Own { text, record: Some(record) };
             head.map(|()| body)
         }

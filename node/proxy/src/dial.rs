@@ -211,6 +211,11 @@ impl UpstreamConn {
         exchanged
     }
 
+    /// Whether any byte of an answer to the last request came.
+    pub fn was_answered(&self) -> bool {
+        self.ear.has_heard()
+    }
+
     /// Waits for the end of a connection that switched protocols, and takes the
     /// socket and what was read of the new protocol.
     pub async fn into_tunnel(mut self: Box<Self>) -> Option<(UpstreamStream, Bytes)> {

@@ -117,6 +117,8 @@ impl Relay {
 pub struct Ear {
     /// Between a request and the head of its answer.
     listens: Cell<bool>,
+    /// Whether any byte came since the request.
+    heard: Cell<bool>,
     client: RefCell<Option<Rc<Wire>>>,
     /// The beginning of a head whose end has not come yet.
     partial: RefCell<Vec<u8>>,
@@ -126,6 +128,7 @@ impl Ear {
     /// An answer is to come; its interim ones are for this client.
     pub fn listen(&self, client: Option<&Rc<Wire>>) {
         self.listens.set(client.is_some());
+        self.heard.set(false);
         *self.client.borrow_mut() = client.cloned();
         self.partial.borrow_mut().clear();
     }
@@ -136,9 +139,18 @@ impl Ear {
         self.client.borrow_mut().take();
     }
 
+    /// Whether any byte of an answer came, be it an interim one.
+    pub fn has_heard(&self) -> bool {
+        self.heard.get()
+    }
+
     /// Hears the next bytes of an answer.
     pub fn hear(&self, bytes: &[u8]) {
-        if !self.listens.get() || bytes.is_empty() {
+        if bytes.is_empty() {
+            return;
+        }
+        self.heard.set(true);
+        if !self.listens.get() {
             return;
         }
         let mut partial = self.partial.borrow_mut();

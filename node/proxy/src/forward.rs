@@ -11,7 +11,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dovetail_routing::snapshot::Tls;
@@ -89,7 +89,7 @@ pub async fn forward(
 
     let table = down.worker.shared.table.pin().ok_or(ProxyError::NoTable)?;
     let revision = table.revision();
-    record.table = Some(Arc::clone(&table));
+    record.begin(&table, &parts, down.tls.as_ref());
     let entry = match table.find(&host, target::path(&parts.uri)) {
         Lookup::Route(entry) => Arc::clone(entry),
         Lookup::UnknownPath => {
@@ -102,6 +102,7 @@ pub async fn forward(
     let options = &table.options;
     let origin = Origin::of(down, options, &parts.headers);
     record.client = origin.client;
+    record.https = origin.https;
     record.request_id =
         Some(headers::request_id(&parts.headers).unwrap_or_else(headers::new_request_id));
     if entry.redirects {
@@ -153,6 +154,8 @@ pub async fn forward(
     };
     let (position, answered) = attempts.run(record, revision).await?;
     let upstream = &entry.candidates[position].upstream;
+    record.upstream_status = Some(answered.0.status.as_u16());
+    record.until_head = Some(record.started.elapsed());
     answer(down, record, options, upstream, upgrade.is_some(), answered).await
 }
 
@@ -268,7 +271,7 @@ async fn answer(
     if !options.hide_info_headers {
         let info = &mut head.headers;
         info.insert(headers::X_UPSTREAM_ADDR, upstream.header.clone());
-        let elapsed = Instant::now().saturating_duration_since(record.started);
+        let elapsed = record.until_head.unwrap_or_default();
         info.insert(headers::X_UPSTREAM_RESPONSE_TIME, headers::seconds(elapsed));
     }
     let body = match received {

@@ -4,12 +4,13 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use http::{HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, request};
 
-use crate::access_log::Line;
+use crate::access_log::{Captured, Line};
 use crate::body::Broken;
+use crate::conn::ClientTls;
 use crate::respond::ProxyError;
 use crate::stream::Wire;
 use crate::table::{RouteEntry, RouteTable};
@@ -36,6 +37,14 @@ pub struct Record {
     /// The position of the last upstream tried.
     pub candidate: Option<usize>,
     pub attempts: u32,
+    pub version: Version,
+    pub https: bool,
+    pub tls: Option<ClientTls>,
+    /// Until the upstream's head; `None` when none answered.
+    pub until_head: Option<Duration>,
+    pub upstream_status: Option<u16>,
+    /// What the access log wants to know of the headers.
+    pub captured: Option<Box<Captured>>,
     pub status: u16,
     pub bytes: u64,
     pub error: Option<&'static str>,
@@ -72,6 +81,12 @@ impl Record {
             entry: None,
             candidate: None,
             attempts: 0,
+            version: Version::default(),
+            https: false,
+            tls: None,
+            until_head: None,
+            upstream_status: None,
+            captured: None,
             status: CLIENT_CLOSED,
             bytes: 0,
             error: None,
@@ -99,6 +114,33 @@ impl Record {
         }
     }
 
+    /// Its head and the table are known: notes what the access log wants of it.
+    pub fn begin(
+        &mut self,
+        table: &Arc<RouteTable>,
+        parts: &request::Parts,
+        tls: Option<&ClientTls>,
+    ) {
+        self.version = parts.version;
+        self.table = Some(Arc::clone(table));
+        if self.worker.shared.access.wants_lines() {
+            self.tls = tls.cloned();
+            self.https = tls.is_some();
+            let format = table.options.access_format.as_deref();
+            self.captured = format.and_then(|format| format.capture(&parts.headers));
+        }
+    }
+
+    /// The head of its answer is known.
+    pub fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.status = status.as_u16();
+        let table = self.table.as_deref();
+        let format = table.and_then(|table| table.options.access_format.as_deref());
+        if let Some((format, captured)) = format.zip(self.captured.as_deref_mut()) {
+            format.capture_response(captured, headers);
+        }
+    }
+
     /// It failed, and is answered by the proxy itself.
     pub fn fail(&mut self, error: &ProxyError) {
         self.status = error.status().as_u16();
@@ -120,19 +162,28 @@ impl Drop for Record {
         self.worker.telemetry.request(cluster, self.status, self.error, elapsed);
         let access = &self.worker.shared.access;
         if access.wants_lines() {
+            // What was refused before its table was known looks like all others.
+            let table = self.table.take().or_else(|| self.worker.shared.table.pin());
             access.write(Line {
                 time: SystemTime::now(),
                 client: self.client,
                 method: std::mem::take(&mut self.method),
                 host: self.host.take(),
                 uri: std::mem::take(&mut self.uri),
+                version: self.version,
+                https: self.https,
+                tls: self.tls.take(),
+                until_head: self.until_head,
+                upstream_status: self.upstream_status,
+                captured: self.captured.take(),
+                format: table.as_ref().and_then(|table| table.options.access_format.clone()),
                 status: self.status,
                 bytes: self.bytes,
                 duration: elapsed,
                 entry: self.entry.take(),
                 candidate: self.candidate,
                 attempts: self.attempts,
-                revision: self.table.as_ref().map(|table| table.revision()),
+                revision: table.as_ref().map(|table| table.revision()),
                 request_id: self.request_id.take(),
                 error: self.error,
                 detail: self.detail.take(),

@@ -25,6 +25,7 @@ use dovetail_routing::Snapshot;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{info, warn};
 
+use crate::access_log::AccessLogTarget;
 use crate::args::{Args, CLUSTER_KEYS, InvalidArgs, WrongCertificate};
 use crate::secrets::Secrets;
 use crate::server::{Config, Running, Server, ServerError};
@@ -96,7 +97,7 @@ fn run(parsed: &Parsed<Args>) -> Result<ExitCode, RunError> {
         https: args.https,
         threads,
         name: name.clone(),
-        access_log: args.access_log.clone(),
+        access_log: args.access_log.clone().unwrap_or(AccessLogTarget::Configured),
         secrets,
         limits: Limits {
             connections_max: args.connections_max,

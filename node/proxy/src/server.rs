@@ -90,7 +90,7 @@ impl Config {
         let threads = self.threads.max(1);
         let http = Sockets::bind("HTTP", self.http, threads)?;
         let https = self.https.map(|https| Sockets::bind("HTTPS", https, threads)).transpose()?;
-        let (access, writer) = AccessLog::open(&self.access_log)?;
+        let (access, writer) = AccessLog::open(&self.access_log, &self.name)?;
         let proxy_id = HeaderValue::from_str(&self.name);
         let server_info = HeaderValue::from_str(&format!(
             "dovetail/v{} {}",

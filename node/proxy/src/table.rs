@@ -13,6 +13,7 @@ use dovetail_routing::snapshot::{
 };
 use http::HeaderValue;
 
+use crate::access_log::LineFormat;
 use crate::balance::Rotation;
 use crate::dial::{Destination, Key};
 use crate::secrets::Secrets;
@@ -112,6 +113,8 @@ pub struct Options {
     /// Where clients reach TLS, for redirects.
     pub published_ssl_port: Option<u16>,
     pub drop_underscored_headers: bool,
+    /// How a line of the access log looks; `None` as JSON.
+    pub access_format: Option<Arc<LineFormat>>,
     /// Whose word on clients is taken.
     pub trusted_proxies: Box<[Subnet]>,
 }
@@ -279,6 +282,12 @@ fn compile(
             http_version: options.http_version,
             published_ssl_port: options.published_ssl_port,
             drop_underscored_headers: options.drop_underscored_headers,
+            // One that cannot be read is a problem: see `Shared::put_in_force`.
+            access_format: options
+                .access_log_format
+                .as_deref()
+                .and_then(|format| LineFormat::parse(format).ok())
+                .map(Arc::new),
             trusted_proxies: options.trusted_proxies.as_slice().into(),
         },
     })

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use dovetail_routing::entry::ProxyOptions;
 use dovetail_routing::snapshot::{Revision, Snapshot};
 use http::HeaderValue;
 use metrics::Gauge;
@@ -14,14 +15,14 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::access_log::AccessLog;
+use crate::access_log::{AccessLog, LineFormat};
 use crate::budget::Budget;
 use crate::clients::Clients;
 use crate::conn;
 use crate::headers::Ports;
 use crate::http2::Http2Pool;
 use crate::pool::Pool;
-use crate::problems::Problems;
+use crate::problems::{Problems, ProxyProblem};
 use crate::secrets::Secrets;
 use crate::stream::Patience;
 use crate::table::{SharedTable, TableError};
@@ -29,6 +30,8 @@ use crate::telemetry::{self, Telemetry};
 use crate::tls::Certificates;
 use crate::tls::handshake::Turns;
 
+/// What [`Problems`] calls the problems of the access log.
+const ACCESS_LOG: &str = "access_log";
 /// What [`Problems`] calls the problems of TLS towards upstreams.
 const UPSTREAM_TLS: &str = "upstream_tls";
 /// How often idle upstream connections are looked at.
@@ -72,7 +75,32 @@ impl Shared {
         let revision =
             self.table.replace_after(snapshot, |table| self.certificates.replace(table))?;
         self.problems.replace(UPSTREAM_TLS, self.table.terms().problems());
+        self.problems.replace(ACCESS_LOG, self.configure_access_log(&snapshot.options));
         Ok(revision)
+    }
+
+    /// Turns the access log to where `options` say. Returns what cannot be done.
+    fn configure_access_log(&self, options: &ProxyOptions) -> Vec<ProxyProblem> {
+        let problem = |label: &str, value: Option<&str>, reason: String| ProxyProblem {
+            service: "".into(),
+            host: "".into(),
+            label: label.into(),
+            value: value.unwrap_or_default().into(),
+            reason: reason.into(),
+        };
+        let mut problems = Vec::new();
+        let path = options.access_log_path.as_deref();
+        if let Err(error) = self.access.configure(path) {
+            let reason = dovetail_process::chain(&error);
+            let reason = format!("{reason}; lines go on where they went");
+            problems.push(problem("AccessLogPath", path, reason));
+        }
+        let format = options.access_log_format.as_deref();
+        if let Some(Err(error)) = format.map(LineFormat::parse) {
+            let reason = format!("{error}; lines are JSON");
+            problems.push(problem("MainLogFormat", format, reason));
+        }
+        problems
     }
 
     /// Looks at the files of secrets, and puts in force what changed. Reads files.

@@ -161,7 +161,17 @@ async fn terminate(
     let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
     worker.telemetry.handshake(if resumed { "resumed" } else { "full" });
     let http2 = session.alpn_protocol() == Some(b"h2");
-    let tls = ClientTls { client_ca: host.client_ca.clone() };
+    let suite = session.negotiated_cipher_suite();
+    let tls = ClientTls {
+        client_ca: host.client_ca.clone(),
+        protocol: match session.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            _ => "TLSv1.2",
+        },
+        // rustls writes TLS13_ where the standard has TLS_.
+        cipher: suite.map(|suite| format!("{:?}", suite.suite()).replace("TLS13_", "TLS_").into()),
+        server_name: session.server_name().map(Into::into),
+    };
     Ok(Opened::Terminated { stream, tls, http2 })
 }
 
