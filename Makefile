@@ -23,6 +23,7 @@ test: prepare
 ## What takes longer, or needs programs that CI does not install.
 test-long: test
 	DOVETAIL_LONG=1 cargo test --workspace --no-fail-fast
+	jepsen-style-tests/lab/autobahn.py
 
 ## Commit, failover and event-to-proxy figures, beside etcd when it is installed.
 bench: prepare

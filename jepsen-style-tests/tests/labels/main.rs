@@ -10,6 +10,7 @@
     reason = "a test prints what it measured, and the harness why it cannot begin"
 )]
 
+mod beside_traefik;
 mod canary;
 mod certificates;
 mod checks;
@@ -85,6 +86,8 @@ fn main() -> ExitCode {
             a_service_without_replicas_answers_503_and_comes_back
             an_unusable_host_keeps_the_route
             a_broken_certificate_leaves_the_old_one;
+        beside_traefik:
+            the_same_faults_put_to_both;
         redirects:
             a21_an_old_host_leads_to_the_new_one
             a22_a_redirect_keeps_path_and_query
