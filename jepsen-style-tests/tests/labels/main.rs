@@ -19,6 +19,7 @@ mod curl;
 mod faults;
 mod lab;
 mod paths;
+mod planning;
 mod publishing;
 mod redirects;
 mod stickiness;
@@ -118,6 +119,10 @@ fn main() -> ExitCode {
             a46_traffic_goes_on_without_the_core_and_new_services_follow
             a48_info_headers_can_be_hidden
             a49_labels_of_the_old_routing_mesh_publish;
+        planning:
+            a_plan_comes_true
+            a_plan_names_the_owner_and_the_line
+            what_a_proxy_cannot_use_is_a_problem_until_it_can;
     };
     let runtime = match Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -30,7 +30,7 @@ pub(crate) fn replace<'t>(
         }
         let (inside, after) = match rest.strip_prefix('{') {
             Some(braced) => {
-                braced.split_once('}').ok_or_else(|| format!("{text:.64?}: ${{ has no }}"))?
+                braced.split_once('}').ok_or_else(|| format!("{}: ${{ has no }}", shown(text)))?
             }
             None => {
                 let end = rest.find(|c: char| !is_name(c)).unwrap_or(rest.len());
@@ -41,7 +41,7 @@ pub(crate) fn replace<'t>(
         let end = inside.find(|c: char| !is_name(c)).unwrap_or(inside.len());
         let (name, operator) = inside.split_at(end);
         if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
-            return Err(format!("{text:.64?}: $ must be followed by a name; $$ is a dollar"));
+            return Err(format!("{}: $ must be followed by a name; $$ is a dollar", shown(text)));
         }
         let value = environment(name);
         let full = value.clone().filter(|value| !value.is_empty());
@@ -65,11 +65,16 @@ pub(crate) fn replace<'t>(
                     None => return Err(format!("variable {name} must be set: {reason}")),
                 }
             }
-            None => return Err(format!("{text:.64?}: ${{{inside}}} is no variable")),
+            None => return Err(format!("{}: ${{{inside:.64}}} is no variable", shown(text))),
         }
     }
     out.push_str(rest);
     Ok(Replaced { text: Cow::Owned(out), unset })
+}
+
+/// A text for a message, shortened.
+fn shown(text: &str) -> String {
+    format!("{:?}", text.chars().take(64).collect::<String>())
 }
 
 fn is_name(c: char) -> bool {

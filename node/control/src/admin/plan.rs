@@ -86,7 +86,8 @@ fn bounded(what: &str, count: usize) -> Result<(), String> {
 
 fn named(what: &str, name: &str) -> Result<(), String> {
     if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
-        return Err(format!("{name:.64?} is no name of {what}"));
+        let shown: String = name.chars().take(64).collect();
+        return Err(format!("{shown:?} is no name of {what}"));
     }
     Ok(())
 }
