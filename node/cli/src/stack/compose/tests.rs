@@ -42,10 +42,10 @@ fn networks_and_secrets_have_the_names_that_docker_gives_them() {
     let text = "\
 services:
   web:
-networks: [own, out, named, older, default]
+    networks: [own, out, named, older, default]
   api:
-networks:
-  own: {aliases: [api]}
+    networks:
+      own: {aliases: [api]}
 networks:
   own:
   out: {external: true}
@@ -76,12 +76,12 @@ fn deploy_says_how_many_and_how_they_are_reached() {
     let ports = "\
 services:
   web:
-ports:
-  - \"80:8080\"
-  - {target: 8080, published: 80}
-  - {target: 8080, published: \"9000\", mode: host}
-  - {target: 8081, mode: host, protocol: tcp}
-  - {target: 53, mode: host, protocol: udp}
+    ports:
+      - \"80:8080\"
+      - {target: 8080, published: 80}
+      - {target: 8080, published: \"9000\", mode: host}
+      - {target: 8081, mode: host, protocol: tcp}
+      - {target: 53, mode: host, protocol: udp}
 ";
     let host = |target, published| HostPort { target, published };
     assert_eq!(one(ports).host_ports, [host(8_080, 9_000), host(8_081, 0)]);
@@ -119,19 +119,19 @@ fn what_is_wrong_is_told_with_its_place() {
 version: '2.4'
 services:
   web:
-labels:
-  com.docker.lb.hosts: a.example
-  team: shop
-networks:
-  - front
-deploy:
-  mode: some
-  replicas: many
-  endpoint_mode: dns
-  labels:
-    com.docker.lb.hosts: [a.example]
-    com.docker.lb.port: $NONE
-    com.docker.lb.network: ${NONE}
+    labels:
+      com.docker.lb.hosts: a.example
+      team: shop
+    networks:
+      - front
+    deploy:
+      mode: some
+      replicas: many
+      endpoint_mode: dns
+      labels:
+        com.docker.lb.hosts: [a.example]
+        com.docker.lb.port: $NONE
+        com.docker.lb.network: ${NONE}
   bad: 3
 networks: none
 ";
