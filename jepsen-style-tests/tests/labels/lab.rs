@@ -122,8 +122,29 @@ impl Lab {
     /// Waits until every proxy serves what the Swarm was at the time of the call.
     ///
     /// The last change of the Swarm is a mark; when the core has read it, it has read
-    /// everything before it, and then each proxy must have come as far as the core.
+    /// everything before it, and then each proxy must have come as far as the core. There
+    /// are two marks, since one look at Docker lists tasks and services side by side: the
+    /// look that shows the second one began after the first was read.
     pub(crate) async fn settled(&self) {
+        self.mark().await;
+        self.mark().await;
+        let reached = self.revisions().await.expect("the member answers");
+        eventually(DEADLINE, || async {
+            let status = self.status().await?;
+            for proxy in status.proxies.iter().filter(|proxy| proxy.connected) {
+                let wanted = reached.get(&proxy.service_cluster).copied().unwrap_or_default();
+                if proxy.revision < wanted {
+                    let (name, at) = (&proxy.name, proxy.revision);
+                    return Err(format!("{name} is at {at}, not at {wanted}: {}", proxy.nack));
+                }
+            }
+            Ok(())
+        })
+        .await;
+    }
+
+    /// Changes the mark and waits until the core has read it.
+    async fn mark(&self) {
         let mark = {
             let mut marks = self.marks.lock().await;
             *marks += 1;
@@ -141,19 +162,6 @@ impl Lab {
                 Some(seen) if seen >= mark => Ok(()),
                 seen => Err(format!("the core has read mark {seen:?}, not yet {mark}")),
             }
-        })
-        .await;
-        let reached = self.revisions().await.expect("the member answers");
-        eventually(DEADLINE, || async {
-            let status = self.status().await?;
-            for proxy in status.proxies.iter().filter(|proxy| proxy.connected) {
-                let wanted = reached.get(&proxy.service_cluster).copied().unwrap_or_default();
-                if proxy.revision < wanted {
-                    let (name, at) = (&proxy.name, proxy.revision);
-                    return Err(format!("{name} is at {at}, not at {wanted}: {}", proxy.nack));
-                }
-            }
-            Ok(())
         })
         .await;
     }
