@@ -215,6 +215,8 @@ pub enum Received {
 pub struct Streaming {
     source: Source,
     silence_max: Duration,
+    /// Why the rest will not come, said once what came has gone to the client.
+    broken: Option<Broken>,
     record: Box<Record>,
 }
 
@@ -238,14 +240,17 @@ impl Streaming {
             }
             Received::Http2(body) => Source::Http2(body),
         };
-        Self { source, silence_max, record }
+        Self { source, silence_max, broken: None, record }
     }
 
     fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self { source, silence_max, record } = self;
+        let Self { source, silence_max, broken, record } = self;
+        if let Some(broken) = broken.take() {
+            return Poll::Ready(Some(Err(broken.into())));
+        }
         let polled = match source {
             Source::Http1 { incoming, conn, silent_since } => {
                 let worker = record.worker();
@@ -258,9 +263,13 @@ impl Streaming {
                 record.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
                 Some(Ok(frame))
             }
-            Some(Err(broken)) => {
-                record.broke_off(&broken);
-                Some(Err(broken.into()))
+            Some(Err(error)) => {
+                record.broke_off(&error);
+                // hyper drops what it has not written when it hears of an error, be it
+                // the head of the answer: so it hears of it in the next turn.
+                *broken = Some(error);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             None => None,
         })

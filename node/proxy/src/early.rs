@@ -160,7 +160,7 @@ impl Ear {
         partial.extend_from_slice(bytes);
         let heard = self.heads(&partial);
         partial.drain(..heard);
-        if !may_be_early(&partial) || partial.len() > EARLY_BYTES_MAX {
+        if !self.listens.get() || !may_be_early(&partial) || partial.len() > EARLY_BYTES_MAX {
             partial.clear();
             self.listens.set(false);
         }
@@ -171,6 +171,11 @@ impl Ear {
         let mut at = 0;
         while bytes[at..].starts_with(START) {
             let Some(length) = memchr::memmem::find(&bytes[at..], b"\r\n\r\n") else { break };
+            if bytes[at + 9..].starts_with(b"101") {
+                // An answer: what follows is another protocol's.
+                self.listens.set(false);
+                return bytes.len();
+            }
             if let Some(client) = &*self.client.borrow()
                 && let Some((status, headers)) = parse(&bytes[at..at + length])
             {
@@ -239,7 +244,7 @@ mod tests {
         for answer in [
             "HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n",
             "HTTP/1.1 100 Continue\r\n\r\n",
-            "HTTP/1.1 101 Switching Protocols\r\n\r\nHTTP/1.1 103 no\r\n\r\n".split_at(36).0,
+            "HTTP/1.1 101 Switching Protocols\r\n\r\nHTTP/1.1 103 no\r\n\r\n",
             "HTTP/1.0 103 Early Hints\r\n\r\n",
             "HTTP/1.1 103 Early Hints\r\nno colon\r\n\r\n",
             "HTTP/1.1 103 Early Hints\r\nlink: a\0b\r\n\r\n",

@@ -101,7 +101,7 @@ pub fn host_name(authority: &str) -> Result<Cow<'_, str>, InvalidHost> {
         return Err(InvalidHost::Malformed);
     }
     let name = name.strip_suffix('.').unwrap_or(name);
-    if name.is_empty() || name.len() > HOST_BYTES_MAX {
+    if name.is_empty() || name.ends_with('.') || name.len() > HOST_BYTES_MAX {
         return Err(InvalidHost::Malformed);
     }
     let bracketed = name.starts_with('[');
@@ -162,6 +162,7 @@ mod tests {
             ("127.0.0.1:80", Some("127.0.0.1")),
             ("", None),
             (".", None),
+            ("shop.example..", None),
             (":80", None),
             ("shop example", None),
             ("shop/example", None),

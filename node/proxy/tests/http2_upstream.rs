@@ -157,6 +157,14 @@ async fn the_code_of_an_applications_reset_reaches_the_client() {
     let app = Http2App::start(100).await;
     let proxy = Proxy::start(&snapshot(1, vec![route(SHOP, "/", &[app.address])]));
     let mut client = Http2Client::connect(proxy.address).await;
+    for code in [Reason::CANCEL, Reason::ENHANCE_YOUR_CALM, Reason::INTERNAL_ERROR] {
+        let path = format!("/broken/{}", u32::from(code));
+        let mut begun = client.begin(&path, true).await;
+        let mut body = begun.head().await.expect("an answer").into_body();
+        assert_eq!(data(&mut body).await.expect("more").expect("data"), "begun");
+        let error = data(&mut body).await.expect("an end").expect_err("it is broken");
+        assert_eq!(error.reason(), Some(code));
+    }
     // Before the head it is an answer of the proxy's, in gRPC's words.
     let head = client.begin("/reset/8", true).await.head().await.expect("an answer");
     assert_eq!(header(head.headers(), "grpc-status").as_deref(), Some("14"));

@@ -32,7 +32,7 @@ struct Log {
 ///
 /// `/echo` sends data back as it comes and its trailers at the end, `/hold` answers and
 /// then says nothing, `/late` does not answer at all, `/bytes/N` sends so many, `/reset/N`
-/// resets with that code, `/refuse` refuses the stream, `/bye` answers and ends the
+/// resets with that code, `/broken/N` does within its body, `/refuse` refuses the stream, `/bye` answers and ends the
 /// connection gracefully, anything else is answered at once.
 pub struct Http2App {
     pub address: SocketAddr,
@@ -135,6 +135,13 @@ async fn answer(
     let head = Response::builder().header("content-type", "application/grpc");
     let head = head.header("trailer", "grpc-status").body(()).expect("a head");
     let mut send = respond.send_response(head, false)?;
+    if let Some(code) = rest("/broken/") {
+        send_all(&mut send, Bytes::from("begun")).await?;
+        // The piece is on its way before the reset is.
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        send.send_reset(code.into());
+        return Ok(());
+    }
     if path == "/hold" {
         return Err(std::future::poll_fn(|cx| send.poll_reset(cx)).await?.into());
     }
