@@ -2,7 +2,9 @@
 
 use super::compile::compile_route;
 use super::*;
-use dovetail_routing::snapshot::{RouteOptions, RouteService, Tls, Upstream as SnapshotUpstream};
+use dovetail_routing::snapshot::{
+    RouteOptions, RouteService, Tls, Upstream as SnapshotUpstream, UpstreamState,
+};
 
 /// A route of services with a weight and upstreams: `a` is active, `d` draining.
 pub(crate) fn route(host: &str, services: &[(u16, &str)]) -> Route {
