@@ -12,6 +12,7 @@
 mod console;
 mod lab;
 mod readme;
+mod secrets;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -59,6 +60,8 @@ async fn a_real_swarm_is_routed_through_updates_and_a_partition() {
     let console = deployment.console(&lab);
     everything_follows(&console).await;
     two_replicas_answer_through_every_proxy(&lab).await;
+    secrets::a_service_gets_its_certificate_from_a_secret(&lab).await;
+    everything_follows(&console).await;
     an_update_fails_no_request(&lab, &console).await;
     a_partition_fails_no_request_elsewhere(&lab, &console).await;
 
@@ -75,6 +78,7 @@ async fn from_a_clone_to_a_routed_service(lab: &Lab) -> Deployment {
     deployment
 }
 
+/// Two replicas of the first service, and everybody who follows it.
 async fn everything_follows(console: &Console) {
     let begun = Instant::now();
     eventually(Duration::from_secs(60), || async {
