@@ -147,7 +147,8 @@ impl Attempts<'_> {
                 tokio::task::yield_now().await;
             }
             let attempted = match self.is_http2(position) {
-                true => self.http2(position, fresh).await,
+                // Boxed: the futures of plain requests stay small.
+                true => Box::pin(self.http2(position, fresh)).await,
                 false => self.http1(position, fresh).await,
             };
             match attempted {
@@ -201,7 +202,8 @@ impl Attempts<'_> {
             Some(conn) => conn,
             None => {
                 let destination = entry.destination(position);
-                let dialled = UpstreamConn::dial(&destination, self.connect_timeout()).await;
+                let dial = UpstreamConn::dial(&destination, self.connect_timeout());
+                let dialled = Box::pin(dial).await;
                 dialled.map_err(|error| self.not_connected(position, error))?
             }
         };

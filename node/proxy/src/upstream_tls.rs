@@ -9,6 +9,8 @@
 //! operator's own authorities count, withdrawn ones do not live on in an old image, and
 //! where there are none the error says so.
 
+mod verify;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,14 +20,14 @@ use arc_swap::ArcSwap;
 use dovetail_process::tls::provider;
 use dovetail_routing::names::{Host, SecretName};
 use dovetail_routing::snapshot::UpstreamTls;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use self::verify::{ByAuthorities, TakesAnybody};
 use crate::dial::DialError;
 use crate::problems::ProxyProblem;
 use crate::secrets::{Secrets, Stamp};
@@ -186,11 +188,15 @@ impl UpstreamTerms {
                 .with_custom_certificate_verifier(Arc::new(TakesAnybody))
                 .with_no_client_auth(),
             Some(ca) => {
-                let roots = match ca {
-                    Some(secret) => Arc::new(self.authorities(secret)?),
-                    None => machine_authorities()?,
+                let verifier = match ca {
+                    Some(secret) => ByAuthorities::new(self.authorities(secret)?)
+                        .map_err(|error| format!("secret {secret}: {error}"))?,
+                    None => ByAuthorities::of_this_machine(machine_authorities()?)?,
                 };
-                builder.with_root_certificates(roots).with_no_client_auth()
+                builder
+                    .dangerous()
+                    .with_custom_certificate_verifier(Arc::new(verifier))
+                    .with_no_client_auth()
             }
         };
         let name = ServerName::try_from(name.as_str().to_owned())
@@ -201,20 +207,15 @@ impl UpstreamTerms {
         Ok(Configs { name, http1: Arc::new(http1), http2: Arc::new(http2) })
     }
 
-    fn authorities(&self, secret: &SecretName) -> Result<RootCertStore, String> {
+    fn authorities(&self, secret: &SecretName) -> Result<Vec<CertificateDer<'static>>, String> {
         let pem = self.secrets.read(secret).map_err(|error| dovetail_process::chain(&error))?;
-        let mut roots = RootCertStore::empty();
-        for authority in CertificateDer::pem_slice_iter(&pem) {
-            let authority =
-                authority.map_err(|error| format!("secret {secret} is no PEM: {error}"))?;
-            roots.add(authority).map_err(|error| {
-                format!("secret {secret} is not the certificate of an authority: {error}")
-            })?;
-        }
-        if roots.is_empty() {
+        let authorities = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+        let authorities =
+            authorities.map_err(|error| format!("secret {secret} is no PEM: {error}"))?;
+        if authorities.is_empty() {
             return Err(format!("secret {secret} holds no PEM certificate"));
         }
-        Ok(roots)
+        Ok(authorities)
     }
 }
 
@@ -231,43 +232,4 @@ fn machine_authorities() -> Result<Arc<RootCertStore>, String> {
         return Err("this machine has no authorities: name one with dovetail.ssl_backend_ca".into());
     }
     Ok(Arc::clone(found))
-}
-
-/// Takes any certificate: `ssl_backend_tls_verify` turned the check off.
-#[derive(Debug)]
-struct TakesAnybody;
-
-impl ServerCertVerifier for TakesAnybody {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
 }

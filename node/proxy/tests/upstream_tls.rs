@@ -3,7 +3,7 @@
 mod common;
 
 use common::http2::{Http2Client, data};
-use common::tls::{Authority, SecretsDir};
+use common::tls::{Authority, Leaf, SecretsDir};
 use common::tls_app::TlsApp;
 use common::upstream::App;
 use common::{Proxy, RawClient, get, route, snapshot, until};
@@ -92,6 +92,45 @@ async fn a_certificate_is_taken_for_its_name_and_by_its_authority_alone() {
     let values: Vec<_> = problems.iter().map(|problem| &*problem.value).collect();
     assert!(values.contains(&"missing.ca") && values.contains(&"empty.ca"), "{problems:?}");
     assert!(!values.contains(&"ours.ca") && !values.contains(&"theirs.ca"), "{problems:?}");
+}
+
+#[tokio::test]
+async fn an_application_may_sign_for_itself() {
+    let signed = |name: &str, change: &dyn Fn(&mut rcgen::CertificateParams)| {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        change(&mut params);
+        let cert = params.self_signed(&key).expect("signed").pem();
+        Leaf { cert, key: key.serialize_pem() }
+    };
+    let (good, other) = (signed(NAME, &|_| {}), signed("other.internal", &|_| {}));
+    let old = signed(NAME, &|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1));
+    let secrets = SecretsDir::new();
+    let mut routes = Vec::new();
+    let mut apps = Vec::new();
+    // What each shows, and what it is checked by.
+    for (host, shown, ca) in [
+        ("good.example", &good, &good),
+        ("name.example", &other, &other),
+        ("old.example", &old, &old),
+        ("stranger.example", &good, &other),
+    ] {
+        let app = TlsApp::start(shown, &[]).await;
+        secrets.write(&format!("{host}.ca"), &ca.cert);
+        let tls = verified(NAME, Some(&format!("{host}.ca")));
+        routes.push(over(route(host, "/", &[app.address]), tls));
+        apps.push(app);
+    }
+    let proxy = Proxy::start_with(&snapshot(1, routes), |config| {
+        config.secrets = secrets.secrets();
+    });
+    assert_eq!(get(proxy.address, "good.example", "/").await.body, "secure");
+    for host in ["name.example", "old.example", "stranger.example"] {
+        let answer = get(proxy.address, host, "/").await;
+        let kind = answer.header("x-dovetail-error");
+        assert_eq!((answer.status, kind), (502, Some("upstream_tls")), "{host}");
+    }
 }
 
 #[tokio::test]
