@@ -16,6 +16,7 @@
 //! * [`entry`]: one committed log entry and the answer to it;
 //! * [`snapshot`]: what a proxy receives, with its canonical bytes and digest;
 //! * [`find`]: which route answers a request;
+//! * [`latency`]: response times as they are counted;
 //! * [`state`]: applying entries, deriving snapshots and problems.
 //!
 //! Not here: protobuf (`proto` converts), Docker's API, storage, time.
@@ -26,6 +27,7 @@ pub mod entry;
 pub mod fact;
 pub mod find;
 mod labels;
+pub mod latency;
 pub mod names;
 pub mod problem;
 pub mod snapshot;
