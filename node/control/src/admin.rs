@@ -44,8 +44,6 @@ pub const ON_BEHALF_OF: &str = "dovetail-on-behalf-of";
 /// Commands that are written at the same time: a group of writers shares one fsync, so few would
 /// be slow, and a queue without an end would be worse.
 pub const COMMANDS_MAX: usize = 1_024;
-/// The longest wait for another member's word about itself.
-pub const LOCAL: Duration = Duration::from_millis(300);
 /// The longest wait for proof that a read is not stale.
 const BARRIER: Duration = Duration::from_secs(3);
 /// The longest wait for the leader's answer to a forwarded question.

@@ -31,7 +31,7 @@ use tonic::transport::{Channel, Endpoint, Server};
 
 use crate::observe::{Observation, Observe};
 use crate::ports::{
-    AdminClient, Fence, Member, Peers, Proposal, ProposeError, Quorum, QuorumView, Slot,
+    AdminClient, Asked, Fence, Member, Peers, Proposal, ProposeError, Quorum, QuorumView, Slot,
 };
 
 /// Waits for a level, at most ten (mostly virtual) seconds.
@@ -378,7 +378,7 @@ pub(crate) struct FakePeers {
 }
 
 impl Peers for FakePeers {
-    async fn local(&self, slot: Slot, _problems: bool) -> Result<pb::LocalResponse, String> {
+    async fn local(&self, slot: Slot, _asked: Asked) -> Result<pb::LocalResponse, String> {
         if self.silent.lock().expect("not poisoned").contains(&slot) {
             std::future::pending::<()>().await;
         }

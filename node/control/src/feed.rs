@@ -23,6 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::fleet::{Fleet, Place};
 use crate::ports::{Quorum, QuorumView};
 use crate::telemetry;
+use crate::traffic;
 use session::{Next, Position, Session};
 
 pub use gate::{Gate, gate};
@@ -218,9 +219,11 @@ impl<Q: Quorum> Follower<Q> {
     }
 
     fn keep_alive(&self) -> pb::Update {
+        let state = Arc::clone(&self.state.borrow());
         let keep_alive = pb::KeepAlive {
-            revision: self.state.borrow().revision(&self.service_cluster).0,
+            revision: state.revision(&self.service_cluster).0,
             leader_silent_ms: self.quorum.leader_silent_ms(),
+            traffic_wanted: traffic::wanted(&state, &self.service_cluster),
         };
         let cluster_id = self.view.borrow().cluster_id.clone();
         update(cluster_id, pb::update::Update::KeepAlive(keep_alive))
@@ -246,6 +249,10 @@ impl<Q: Quorum> Follower<Q> {
             }
             Some(Said::Report(report)) => {
                 self.place.reported(report);
+                Ok(())
+            }
+            Some(Said::Traffic(traffic)) => {
+                self.place.counted(traffic);
                 Ok(())
             }
             Some(Said::Hello(_)) => Err(Status::invalid_argument("a second hello")),

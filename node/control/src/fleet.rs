@@ -10,6 +10,7 @@ use dovetail_routing::names::ServiceCluster;
 use dovetail_routing::snapshot::{Digest, Revision};
 use tokio::time::Instant;
 
+use crate::ports::Asked;
 use crate::telemetry;
 
 /// How long a subscriber is remembered after its stream ended.
@@ -24,6 +25,11 @@ pub const PROBLEMS_MAX: usize = 100;
 const PROBLEM_TEXT_BYTES_MAX: usize = 256;
 /// Bytes of problems that are told at once; of further subscribers they are counted.
 const PROBLEM_BYTES_MAX: usize = 2 * 1_024 * 1_024;
+
+/// Services of which one subscriber's counters are kept; with more, none are.
+const SERVICES_MAX: usize = 4_096;
+/// Bytes of counters that are told at once; those of further subscribers are left out.
+const TRAFFIC_BYTES_MAX: usize = 8 * 1_024 * 1_024;
 
 /// The subscribers of this member. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -45,7 +51,7 @@ struct Key {
 }
 
 /// A subscriber as this member knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Subscriber {
     /// Empty when neither its certificate nor its hello names it.
     pub name: String,
@@ -61,6 +67,10 @@ pub struct Subscriber {
     pub problems: Arc<[pb::ProxyProblem]>,
     /// What it said beyond that, counted.
     pub problems_more: u64,
+    /// What it counted of services on routes with a canary, and when it had told all.
+    pub traffic: Option<(Arc<[pb::ServiceTraffic]>, Instant)>,
+    /// What it has told so far of the next round.
+    telling: Vec<pb::ServiceTraffic>,
     pub connected: bool,
     pub seen: Instant,
     /// The stream that speaks for it: an older one that ends late changes nothing.
@@ -119,6 +129,8 @@ impl Fleet {
             nack: String::new(),
             problems: Arc::default(),
             problems_more: 0,
+            traffic: None,
+            telling: Vec::new(),
             connected: true,
             seen: Instant::now(),
             stream,
@@ -137,10 +149,9 @@ impl Fleet {
         inner.subscribers.values().cloned().collect()
     }
 
-    /// The subscribers as other members and the admin API get them; their problems are
-    /// only counted unless asked for.
-    pub fn local(&self, problems: bool) -> Vec<pb::LocalSubscriber> {
-        let mut bytes = 0;
+    /// The subscribers as other members and the admin API get them.
+    pub fn local(&self, asked: Asked) -> Vec<pb::LocalSubscriber> {
+        let (mut bytes, mut counted) = (0, 0);
         let local = |subscriber: Subscriber| {
             let mut told = pb::LocalSubscriber {
                 name: subscriber.name,
@@ -157,11 +168,19 @@ impl Fleet {
                 let (known, more) = (&subscriber.problems, subscriber.problems_more);
                 told.problem_count = known.len() as u64 + u64::from(more > 0);
                 bytes += known.iter().map(prost::Message::encoded_len).sum::<usize>();
-                if problems && bytes <= PROBLEM_BYTES_MAX {
+                if asked.problems && bytes <= PROBLEM_BYTES_MAX {
                     told.problems = known.to_vec();
                     told.problems_more = more;
                 } else {
                     told.problems_more = known.len() as u64 + more;
+                }
+                if let Some((services, at)) = subscriber.traffic.filter(|_| asked.traffic) {
+                    counted += services.iter().map(prost::Message::encoded_len).sum::<usize>();
+                    // Without its figures no canary goes on, which is the safe side.
+                    told.traffic = (counted <= TRAFFIC_BYTES_MAX).then(|| pb::LocalTraffic {
+                        services: services.to_vec(),
+                        age_ms: u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX),
+                    });
                 }
             }
             told
@@ -221,6 +240,19 @@ impl Place {
         self.update(|subscriber| {
             subscriber.problems = problems.into();
             subscriber.problems_more = more;
+        });
+    }
+
+    /// The subscriber said what it counted; the last message of a round puts it in place.
+    pub fn counted(&self, traffic: pb::Traffic) {
+        self.update(|subscriber| {
+            let room = SERVICES_MAX.saturating_sub(subscriber.telling.len());
+            let fits = traffic.services.len() <= room;
+            subscriber.telling.extend(traffic.services.into_iter().take(room));
+            if traffic.complete || !fits {
+                let told = std::mem::take(&mut subscriber.telling);
+                subscriber.traffic = fits.then(|| (told.into(), Instant::now()));
+            }
         });
     }
 
@@ -315,6 +347,8 @@ mod tests {
         assert!(fleet.subscribers()[0].nack.len() <= REASON_BYTES_MAX + 32);
     }
 
+    const PROBLEMS: Asked = Asked { problems: true, traffic: false };
+
     fn problem(reason: &str) -> pb::ProxyProblem {
         pb::ProxyProblem { reason: reason.to_owned(), ..pb::ProxyProblem::default() }
     }
@@ -324,14 +358,14 @@ mod tests {
         let fleet = Fleet::new();
         let place = connect(&fleet, "edge-1");
         place.reported(pb::Report { problems: vec![problem("a"), problem("b")], more: 0 });
-        assert_eq!(fleet.local(true)[0].problems.len(), 2);
+        assert_eq!(fleet.local(PROBLEMS)[0].problems.len(), 2);
         place.reported(pb::Report { problems: vec![problem("c")], more: 7 });
-        let told = fleet.local(true).remove(0);
+        let told = fleet.local(PROBLEMS).remove(0);
         assert_eq!((told.problems, told.problems_more), (vec![problem("c")], 7));
-        let counted = fleet.local(false).remove(0);
+        let counted = fleet.local(Asked::default()).remove(0);
         assert_eq!((counted.problems.len(), counted.problem_count), (0, 2));
         drop(place);
-        assert_eq!(fleet.local(true)[0].problem_count, 0, "nobody knows any more");
+        assert_eq!(fleet.local(PROBLEMS)[0].problem_count, 0, "nobody knows any more");
     }
 
     #[tokio::test(start_paused = true)]
@@ -345,7 +379,7 @@ mod tests {
         for place in &places {
             place.reported(pb::Report { problems: vec![long.clone(); PROBLEMS_MAX + 5], more: 1 });
         }
-        let told = fleet.local(true);
+        let told = fleet.local(PROBLEMS);
         let kept = &told[0].problems;
         assert_eq!((kept.len(), told[0].problems_more), (PROBLEMS_MAX, 6));
         assert!(kept[0].value.len() <= PROBLEM_TEXT_BYTES_MAX);
@@ -353,5 +387,38 @@ mod tests {
         let bytes: usize = told.iter().map(prost::Message::encoded_len).sum();
         assert!(bytes < PROBLEM_BYTES_MAX + 64 * 1_024, "{bytes}");
         assert_eq!(told[49].problems_more, PROBLEMS_MAX as u64 + 6, "counted, not told");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn counters_count_once_all_of_them_were_told() {
+        let fleet = Fleet::new();
+        let place = connect(&fleet, "edge-1");
+        let told = || {
+            let asked = Asked { traffic: true, ..Asked::default() };
+            fleet.local(asked).remove(0).traffic
+        };
+        let part = |requests, complete| pb::Traffic {
+            services: vec![pb::ServiceTraffic { requests, ..pb::ServiceTraffic::default() }],
+            complete,
+        };
+        let requests = |told: pb::LocalTraffic| {
+            told.services.iter().map(|one| one.requests).collect::<Vec<_>>()
+        };
+        place.counted(part(1, false));
+        assert_eq!(told(), None, "there is more to come");
+        place.counted(part(2, true));
+        tokio::time::advance(Duration::from_millis(700)).await;
+        assert_eq!(told().map(|told| told.age_ms), Some(700));
+        place.counted(part(3, false));
+        assert_eq!(told().map(requests), Some(vec![1, 2]), "the last round stands");
+        place.counted(part(4, true));
+        assert_eq!(told().map(requests), Some(vec![3, 4]));
+        assert_eq!(fleet.local(Asked::default())[0].traffic, None, "nobody asked");
+
+        let many = vec![pb::ServiceTraffic::default(); SERVICES_MAX + 1];
+        place.counted(pb::Traffic { services: many, complete: true });
+        assert_eq!(told(), None, "half of it would be as good as wrong");
+        drop(place);
+        assert_eq!(told(), None);
     }
 }

@@ -13,6 +13,7 @@
 //! * [`reconcile`]: the leader's job: observations become entries;
 //! * [`seed`]: a file's cluster keys become an entry;
 //! * [`feed`], [`fleet`]: snapshots to the subscribers, and what they answered;
+//! * [`traffic`]: what services with a canary answered, as the subscribers counted it;
 //! * [`admin`]: what operators ask and order;
 //! * [`services`]: all of it as gRPC services; [`vitals`]: readiness and gauges.
 //!
@@ -30,6 +31,7 @@ pub mod reconcile;
 pub mod seed;
 pub mod services;
 pub mod soft;
+pub mod traffic;
 pub mod vitals;
 
 mod telemetry;

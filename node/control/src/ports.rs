@@ -103,14 +103,22 @@ pub struct Proposal {
     pub payload: Payload,
 }
 
+/// What is wanted of a member's own knowledge, beyond its progress and subscribers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// What its problems and its subscribers' are; else they are only counted.
+    pub problems: bool,
+    /// What its subscribers counted on routes with a canary.
+    pub traffic: bool,
+}
+
 /// The other members, asked directly.
 pub trait Peers: Send + Sync + 'static {
-    /// What another member alone knows: its progress, its subscribers, and its problems
-    /// and theirs, which are only counted unless asked for.
+    /// What another member alone knows: its progress and its subscribers.
     fn local(
         &self,
         slot: Slot,
-        problems: bool,
+        asked: Asked,
     ) -> impl Future<Output = Result<pb::LocalResponse, String>> + Send;
 
     /// A client of the admin API of another member, authenticated as this member,

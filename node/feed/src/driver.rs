@@ -19,6 +19,7 @@ use crate::keeper::Keeper;
 use crate::link::{AbortOnDrop, Dialler, Link};
 use crate::report::{Problem, Reports};
 use crate::subscription::{LeaveReason, Position, Subscription, Verdict};
+use crate::traffic::{self, ServiceTraffic};
 
 /// How long a member may be silent; it sends a keep-alive every second.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
@@ -36,6 +37,13 @@ const FORMAT_NEWEST: u32 = 1;
 pub trait Apply: Send + Sync + 'static {
     /// Puts `snapshot` in force as a whole, or says why it cannot be.
     fn apply(&self, snapshot: &Arc<Snapshot>) -> Result<(), String>;
+
+    /// What each service answered so far on the route of a host and a path, as routes
+    /// print them; nothing where it is not counted.
+    fn traffic(&self, host: &str, path: &str) -> Vec<ServiceTraffic> {
+        let _ = (host, path);
+        Vec::new()
+    }
 }
 
 /// What a subscriber is built from.
@@ -187,6 +195,7 @@ impl<A: Apply> Feed<A> {
         let mut look = tokio::time::interval_at(tokio::time::Instant::now() + LOOK_UP, LOOK_UP);
         loop {
             if let Some(update) = update.take().flatten() {
+                let told = self.traffic_wanted(&update);
                 let answer = match self.take(update, keeper) {
                     Ok(answer) => answer,
                     Err(reason) => return Ended::Lost { worked, reason: reason.to_string() },
@@ -204,6 +213,13 @@ impl<A: Apply> Feed<A> {
                 {
                     let reason = "its stream takes no answers".to_owned();
                     return Ended::Lost { worked, reason };
+                }
+                for traffic in told {
+                    let request = Some(pb::follow_request::Request::Traffic(traffic));
+                    if link.answers.send(pb::FollowRequest { request }).await.is_err() {
+                        let reason = "its stream takes no counters".to_owned();
+                        return Ended::Lost { worked, reason };
+                    }
                 }
             }
             tokio::select! {
@@ -278,6 +294,17 @@ impl<A: Apply> Feed<A> {
             address: config.address.clone(),
             version: config.version.clone(),
         })
+    }
+
+    /// What was counted, if a keep-alive asks for it.
+    fn traffic_wanted(&self, update: &pb::Update) -> Vec<pb::Traffic> {
+        match &update.update {
+            Some(pb::update::Update::KeepAlive(alive)) if !alive.traffic_wanted.is_empty() => {
+                let apply = &self.apply;
+                traffic::messages(&alive.traffic_wanted, |host, path| apply.traffic(host, path))
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Acts on an update; the answer goes back to the member.

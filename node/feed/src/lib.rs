@@ -20,9 +20,11 @@ mod keeper;
 mod link;
 mod report;
 mod subscription;
+mod traffic;
 
 pub use address::{CoreAddresses, InvalidAddresses};
 pub use disk::{DiskCopy, DiskError};
 pub use driver::{Apply, Config, Feed, Status};
 pub use report::Problem;
 pub use subscription::{LeaveReason, Position, Subscription, Verdict};
+pub use traffic::ServiceTraffic;

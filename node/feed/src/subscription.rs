@@ -279,6 +279,7 @@ mod tests {
             update: Some(pb::update::Update::KeepAlive(pb::KeepAlive {
                 revision,
                 leader_silent_ms,
+                traffic_wanted: Vec::new(),
             })),
         };
         let subscription = subscription();

@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dovetail_feed::{Apply, Config, DiskCopy, Problem, Status as FeedStatus};
+use dovetail_feed::{Apply, Config, DiskCopy, Problem, ServiceTraffic, Status as FeedStatus};
 use dovetail_process::drain::Drain;
 use dovetail_process::grpc::incoming;
 use dovetail_process::pki;
 use dovetail_process::tls::TlsDir;
 use dovetail_proto::v1 as pb;
 use dovetail_proto::v1::feed_server::{Feed, FeedServer};
+use dovetail_routing::latency::Latencies;
 use dovetail_routing::{Revision, Snapshot};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -36,6 +37,8 @@ struct Manner {
     silent: bool,
     /// The digest that it announces is wrong.
     lies: bool,
+    /// The hosts of which it wants to hear counters.
+    wanted: Vec<&'static str>,
 }
 
 /// A member that serves one snapshot in the manner it is told.
@@ -58,8 +61,17 @@ fn updates(manner: &Manner, pushed: &mut u64) -> Vec<pb::Update> {
         ancestors: vec![],
         update: Some(update),
     };
-    let mut updates =
-        vec![update(pb::update::Update::KeepAlive(pb::KeepAlive { revision, leader_silent_ms }))];
+    let route = |host: &str| pb::RouteRef {
+        host: host.to_owned(),
+        path: "/".to_owned(),
+        ..pb::RouteRef::default()
+    };
+    let alive = pb::KeepAlive {
+        revision,
+        leader_silent_ms,
+        traffic_wanted: manner.wanted.iter().map(|host| route(host)).collect(),
+    };
+    let mut updates = vec![update(pb::update::Update::KeepAlive(alive))];
     if *pushed < revision {
         *pushed = revision;
         let snapshot = Snapshot { revision: Revision(revision), ..Snapshot::default() };
@@ -128,6 +140,7 @@ impl Member {
             leader_silent_ms: 0,
             silent: false,
             lies: false,
+            wanted: Vec::new(),
         });
         let heard = Arc::default();
         let serving = Serving { manner: manner.subscribe(), heard: Arc::clone(&heard) };
@@ -164,6 +177,14 @@ impl Apply for InForce {
         }
         self.0.lock().expect("whole").push(snapshot.revision.0);
         Ok(())
+    }
+
+    fn traffic(&self, host: &str, path: &str) -> Vec<ServiceTraffic> {
+        if (host, path) != ("shop.example", "/") {
+            return Vec::new();
+        }
+        let latencies = Latencies::new([(9, 3)]);
+        vec![ServiceTraffic { service: "web".into(), start: 7, requests: 3, errors: 1, latencies }]
     }
 }
 
@@ -344,6 +365,34 @@ async fn what_is_refused_is_answered_and_changes_nothing() {
     drop(alone.expect("it runs"));
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(subscriber.revisions(), [5, 14]);
+}
+
+#[tokio::test]
+async fn counters_are_told_when_they_are_asked_for() {
+    let dir = folder();
+    let member = Member::start(&dir.path().join("pki"), 1, 5).await;
+    let mut subscriber = Subscriber::start(dir.path(), &[&member]);
+    subscriber.has(5).await;
+    let told = || {
+        member.heard().into_iter().find_map(|said| match said {
+            pb::follow_request::Request::Traffic(traffic) => Some(traffic),
+            _ => None,
+        })
+    };
+    member.change(|manner| manner.revision = 6);
+    subscriber.has(6).await;
+    assert_eq!(told(), None, "nobody asked");
+    member.change(|manner| manner.wanted = vec!["gone.example", "shop.example"]);
+    until("it tells", || told().is_some()).await;
+    let traffic = told().expect("told");
+    let counted: Vec<_> = traffic
+        .services
+        .iter()
+        .map(|one| (one.host.as_str(), one.service.as_str(), one.requests, one.errors))
+        .collect();
+    assert_eq!(counted, [("shop.example", "web", 3, 1)]);
+    assert!(traffic.complete);
+    subscriber.drain.finish(DEADLINE).await;
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dovetail_routing::Revision;
 use dovetail_routing::snapshot::UpstreamProtocol;
@@ -146,11 +146,17 @@ impl Attempts<'_> {
                 // upstream just closed would cost a request that cannot be repeated.
                 tokio::task::yield_now().await;
             }
+            let begun = self.entry.counters(position).map(|_| Instant::now());
             let attempted = match self.is_http2(position) {
                 // Boxed: the futures of plain requests stay small.
                 true => Box::pin(self.http2(position, fresh)).await,
                 false => self.http1(position, fresh).await,
             };
+            if let Some((counters, begun)) = self.entry.counters(position).zip(begun)
+                && let Some(failed) = verdict(&attempted)
+            {
+                counters.attempted(begun.elapsed(), failed);
+            }
             match attempted {
                 Ok(answer) => {
                     self.note_status(position, answer.0.status);
@@ -357,6 +363,17 @@ impl Attempts<'_> {
 
     fn note_failure(&self, position: usize, silent: bool) {
         self.entry.note_failure(position, self.worker, silent);
+    }
+}
+
+/// Whether an attempt failed its service; `None` where it says nothing of the service.
+fn verdict(attempted: &Result<Answer, Failed>) -> Option<bool> {
+    match attempted {
+        Ok((head, _)) => Some(head.status.is_server_error()),
+        Err(Failed::Stale(_)) => None,
+        Err(Failed::Next(error) | Failed::Refused(error) | Failed::Final(error)) => {
+            error.is_upstreams().then_some(true)
+        }
     }
 }
 

@@ -52,6 +52,7 @@ pub mod table;
 pub mod target;
 pub mod telemetry;
 pub mod tls;
+pub mod traffic;
 pub mod tunnel;
 pub mod upstream;
 pub mod upstream_tls;

@@ -110,6 +110,9 @@ impl Record {
         if !matches!(broken, Broken::Reset(_))
             && let Some((entry, position)) = self.entry.as_ref().zip(self.candidate)
         {
+            if let Some(counters) = entry.counters(position) {
+                counters.broke_off();
+            }
             entry.note_failure(position, &self.worker, matches!(broken, Broken::Silent));
         }
     }

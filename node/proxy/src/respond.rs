@@ -120,6 +120,30 @@ impl ProxyError {
         }
     }
 
+    /// Whether an upstream is to blame, and not its client or the routes.
+    pub fn is_upstreams(&self) -> bool {
+        match self {
+            Self::Connect { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::UpstreamClosed { .. }
+            | Self::UpstreamTls { .. }
+            | Self::InvalidResponse { .. }
+            | Self::ResponseTimeout { .. } => true,
+            Self::NoTable
+            | Self::NoRoute { .. }
+            | Self::UnknownPath { .. }
+            | Self::NoUpstream { .. }
+            | Self::Misdirected { .. }
+            | Self::Host(_)
+            | Self::Framing(_)
+            | Self::ClientGone
+            | Self::BodyTimeout
+            | Self::BodyTooLarge { .. }
+            | Self::TargetTooLong { .. }
+            | Self::Connecting => false,
+        }
+    }
+
     /// Whether the connection ends with the answer: what follows cannot be trusted,
     /// or is more than the proxy wants to read.
     fn closes(&self) -> bool {

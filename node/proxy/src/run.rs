@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dovetail_feed::{Apply, DiskCopy, DiskError};
+use dovetail_feed::{Apply, DiskCopy, DiskError, ServiceTraffic};
 use dovetail_process::admin::{self, Admin, AdminError};
 use dovetail_process::config::{Parsed, args_with_config};
 use dovetail_process::drain::Drain;
@@ -31,6 +31,7 @@ use crate::secrets::Secrets;
 use crate::server::{Config, Running, Server, ServerError};
 use crate::stream::BODY_RATE_WINDOW;
 use crate::telemetry;
+use crate::traffic;
 use crate::worker::{Limits, Shared};
 
 /// How long a start waits for routes before it takes requests without.
@@ -142,6 +143,12 @@ impl Apply for Table {
         self.shared.put_in_force(snapshot).map_err(|error| error.to_string())?;
         self.routes.set_ok();
         Ok(())
+    }
+
+    fn traffic(&self, host: &str, path: &str) -> Vec<ServiceTraffic> {
+        let table = self.shared.table.pin();
+        let entry = table.as_ref().and_then(|table| table.entry(host, path));
+        entry.map(|entry| traffic::read(entry)).unwrap_or_default()
     }
 }
 

@@ -17,6 +17,7 @@ use crate::access_log::LineFormat;
 use crate::balance::Rotation;
 use crate::dial::{Destination, Key};
 use crate::secrets::Secrets;
+use crate::traffic::Counters;
 use crate::upstream::{Registry, Upstream, now_ms};
 use crate::upstream_tls::{Terms, UpstreamTerms};
 use crate::worker::Worker;
@@ -54,6 +55,8 @@ pub struct RouteEntry {
     /// All active upstreams take the same part.
     pub even: bool,
     pub rotations: Box<[Rotation]>,
+    /// What each service answers; empty on a route of one service.
+    pub counters: Box<[Arc<Counters>]>,
 }
 
 impl RouteEntry {
@@ -72,6 +75,11 @@ impl RouteEntry {
     pub fn key(&self, position: usize) -> Key {
         let Candidate { upstream, service, .. } = &self.candidates[position];
         (upstream.id, self.terms[*service].as_ref().map_or(0, |terms| terms.id()))
+    }
+
+    /// What the service of the upstream at a position answers, where that is counted.
+    pub fn counters(&self, position: usize) -> Option<&Counters> {
+        self.counters.get(self.candidates[position].service).map(Arc::as_ref)
     }
 
     /// Counts a failure; connections to an upstream that fell silent are worth nothing.
@@ -152,6 +160,15 @@ impl RouteTable {
     /// All routes of a lower-case host, or of the wildcard that covers it. Never empty.
     pub fn host(&self, host: &str) -> Option<&[Arc<RouteEntry>]> {
         self.entries.get(self.index.host(host)?)
+    }
+
+    /// The route of exactly this host and path, as a route prints them.
+    pub fn entry(&self, host: &str, path: &str) -> Option<&Arc<RouteEntry>> {
+        let (host, path) = (host.parse().ok()?, path.parse().ok()?);
+        let key = (&host, &path);
+        let found =
+            self.entries.binary_search_by(|entry| (&entry.route.host, &entry.route.path).cmp(&key));
+        found.ok().map(|position| &self.entries[position])
     }
 
     /// The routes, in the snapshot's order.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dovetail_control::ports::{AdminClient, Peers, Slot};
+use dovetail_control::ports::{AdminClient, Asked, Peers, Slot};
 use dovetail_process::grpc::{ChannelOptions, channel_with};
 use dovetail_proto::v1 as pb;
 use dovetail_proto::v1::raft_client::RaftClient;
@@ -52,10 +52,11 @@ impl OtherMembers {
 }
 
 impl Peers for OtherMembers {
-    async fn local(&self, slot: Slot, problems: bool) -> Result<pb::LocalResponse, String> {
+    async fn local(&self, slot: Slot, asked: Asked) -> Result<pb::LocalResponse, String> {
         let mut client =
             RaftClient::new(self.channel(slot)?).max_decoding_message_size(LOCAL_BYTES_MAX);
-        let request = pb::LocalRequest { sender: Some(self.hub.sender()), problems };
+        let Asked { problems, traffic } = asked;
+        let request = pb::LocalRequest { sender: Some(self.hub.sender()), problems, traffic };
         tokio::time::timeout(LOCAL_TIMEOUT, client.local(request))
             .await
             .map_err(|_| "no answer in time".to_owned())?

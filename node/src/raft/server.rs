@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use dovetail_control::local::Local;
+use dovetail_control::ports::Asked;
 use dovetail_process::grpc;
 use dovetail_proto::v1 as pb;
 use dovetail_proto::v1::raft_server::{Raft as RaftService, RaftServer};
@@ -222,6 +223,7 @@ impl RaftService for Server {
         let peer = grpc::peer(&request)?;
         let raft = self.hub.admit(&peer, request.get_ref().sender.as_ref())?;
         let applied = raft.metrics().borrow_watched().last_applied.map_or(0, |id| id.index);
-        Ok(Response::new(self.local.answer(applied, request.get_ref().problems)))
+        let pb::LocalRequest { problems, traffic, .. } = *request.get_ref();
+        Ok(Response::new(self.local.answer(applied, Asked { problems, traffic })))
     }
 }

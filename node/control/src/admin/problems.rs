@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use dovetail_proto::v1 as pb;
 
-use super::{Admin, status};
+use super::Admin;
+use crate::local::merge;
 use crate::observe::Observe;
-use crate::ports::{Peers, Quorum, QuorumView, Slot};
+use crate::ports::{Asked, Peers, Quorum, QuorumView, Slot};
 use crate::soft::NONE;
 
 /// Problems of proxies that one answer shows; the rest is counted in the last one.
@@ -22,17 +23,20 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
         let state = Arc::clone(&self.core.quorum.state().borrow());
         let mut problems: Vec<_> = state.problems().iter().map(pb::Problem::from).collect();
         let answers = if ask_others {
-            let answers = self.locals(view, true).await;
+            let answers = self.core.locals(view, PROBLEMS).await;
             let heard = view.members.iter().zip(answers);
             heard.filter_map(|(member, answer)| Some((member.slot, answer?))).collect()
         } else {
-            vec![(view.this, self.core.local().answer(view.applied, true))]
+            vec![(view.this, self.core.local().answer(view.applied, PROBLEMS))]
         };
         problems.extend(soft(view.this, &answers));
         problems.extend(of_proxies(answers));
         problems
     }
 }
+
+/// What members are asked for here.
+const PROBLEMS: Asked = Asked { problems: true, traffic: false };
 
 /// How many problems of members and proxies there are.
 pub(super) fn count<'l>(members: impl IntoIterator<Item = (Slot, &'l pb::LocalResponse)>) -> u64 {
@@ -44,7 +48,7 @@ pub(super) fn count<'l>(members: impl IntoIterator<Item = (Slot, &'l pb::LocalRe
             (slot, local.subscribers.clone())
         })
         .collect();
-    let of_proxies = status::merge(subscribers).into_iter().map(|(_, one)| one.problem_count);
+    let of_proxies = merge(subscribers).into_iter().map(|(_, one)| one.problem_count);
     soft + of_proxies.sum::<u64>().min(OF_PROXIES_MAX as u64)
 }
 
@@ -66,7 +70,7 @@ fn soft(this: Slot, answers: &[(Slot, pb::LocalResponse)]) -> Vec<pb::Problem> {
 fn of_proxies(answers: Vec<(Slot, pb::LocalResponse)>) -> Vec<pb::Problem> {
     let mut all = Vec::new();
     let subscribers = answers.into_iter().map(|(slot, answer)| (slot, answer.subscribers));
-    for (_, one) in status::merge(subscribers) {
+    for (_, one) in merge(subscribers) {
         let name = [&one.name, &one.address].into_iter().find(|name| !name.is_empty());
         let who = format!("proxy {}", name.map_or("without a name", String::as_str));
         let text = |text: String| if text.is_empty() { NONE.to_owned() } else { text };

@@ -1,16 +1,14 @@
 //! The quorum and its subscribers, as the leader or one member sees them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dovetail_proto::v1 as pb;
 use dovetail_routing::snapshot::Digest;
-use futures_util::future::join_all;
-use tokio::time::timeout;
 
-use super::{Admin, LOCAL, problems};
+use super::{Admin, problems};
+use crate::local::merge;
 use crate::observe::Observe;
-use crate::ports::{Member, Peers, Quorum, QuorumView, Slot};
+use crate::ports::{Asked, Member, Peers, Quorum, QuorumView, Slot};
 
 impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
     /// What this member knows by itself.
@@ -28,7 +26,7 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
                 member_of(member, leader, this.then_some(view.applied))
             })
             .collect();
-        let local = self.core.local().answer(view.applied, false);
+        let local = self.core.local().answer(view.applied, Asked::default());
         status.problems += problems::count([(view.this, &local)]);
         status.proxies = proxies([(view.this, local.subscribers)]);
         status
@@ -36,7 +34,7 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
 
     /// The leader's view: every member is asked, side by side.
     pub(super) async fn leader_status(&self, view: &QuorumView) -> pb::StatusResponse {
-        let answers = self.locals(view, false).await;
+        let answers = self.core.locals(view, Asked::default()).await;
         let mut status = self.base_status(view, Some(view.this), "leader");
         status.docker_age_seconds = self.core.docker.age().map(|age| age.as_secs_f64());
         status.docker_error = self.core.docker.error().unwrap_or_default();
@@ -55,21 +53,6 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
             subscribers.filter_map(|(member, answer)| Some((member.slot, answer?.subscribers))),
         );
         status
-    }
-
-    /// What each member alone knows, in their order; `None` of one that does not answer.
-    pub(super) async fn locals(
-        &self,
-        view: &QuorumView,
-        problems: bool,
-    ) -> Vec<Option<pb::LocalResponse>> {
-        let asked = view.members.iter().map(|member| async move {
-            if member.slot == view.this {
-                return Some(self.core.local().answer(view.applied, problems));
-            }
-            timeout(LOCAL, self.core.peers.local(member.slot, problems)).await.ok()?.ok()
-        });
-        join_all(asked).await
     }
 
     fn base_status(
@@ -121,34 +104,6 @@ fn member_of(member: &Member, leader: Option<Slot>, applied: Option<u64>) -> pb:
         reachable: applied.is_some(),
         incarnation: member.incarnation.clone(),
     }
-}
-
-/// All subscribers once each: one that moved on is gone from a member and connected
-/// to another.
-pub(super) fn merge(
-    members: impl IntoIterator<Item = (Slot, Vec<pb::LocalSubscriber>)>,
-) -> Vec<(Slot, pb::LocalSubscriber)> {
-    let mut all = BTreeMap::<_, (Slot, pb::LocalSubscriber)>::new();
-    for (slot, subscribers) in members {
-        for (position, one) in subscribers.into_iter().enumerate() {
-            // Without a name or an address, two may be different ones: none is left out.
-            let nameless = one.name.is_empty() && one.address.is_empty();
-            let key = (
-                one.service_cluster.clone(),
-                one.name.clone(),
-                one.address.clone(),
-                nameless.then_some((slot, position)),
-            );
-            match all.get(&key) {
-                Some((_, known))
-                    if (known.connected, known.revision) >= (one.connected, one.revision) => {}
-                _ => {
-                    all.insert(key, (slot, one));
-                }
-            }
-        }
-    }
-    all.into_values().collect()
 }
 
 fn proxies(members: impl IntoIterator<Item = (Slot, Vec<pb::LocalSubscriber>)>) -> Vec<pb::Proxy> {

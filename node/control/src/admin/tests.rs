@@ -93,7 +93,7 @@ async fn the_leader_tells_of_all_members_and_proxies() {
 
     let at = tokio::time::Instant::now();
     let status = stage.as_(VIEWER).status(pb::StatusRequest::default()).await.expect("answered");
-    assert!(at.elapsed() < LOCAL * 2, "a silent member does not hold up the answer");
+    assert!(at.elapsed() < crate::local::ANSWER * 2, "a silent member does not hold up the answer");
     let status = status.into_inner();
     assert_eq!((status.leader, status.index, status.view.as_str()), (1, 1, "leader"));
     let members: Vec<_> = status

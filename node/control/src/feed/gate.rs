@@ -13,7 +13,7 @@ use dovetail_process::drain::DrainWatch;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::ports::{Peers, Quorum};
+use crate::ports::{Asked, Peers, Quorum};
 use crate::reconcile::or_drain;
 
 /// How long a state of unknown age is held back.
@@ -98,7 +98,8 @@ async fn catch_up<Q: Quorum, P: Peers>(quorum: &Q, peers: &P) -> bool {
         (view.leader, view.this)
     };
     let Some(leader) = leader.filter(|leader| *leader != this) else { return false };
-    let Ok(Ok(local)) = timeout(ATTEMPT, peers.local(leader, false)).await else { return false };
+    let asked = peers.local(leader, Asked::default());
+    let Ok(Ok(local)) = timeout(ATTEMPT, asked).await else { return false };
     let reached = view.wait_for(|view| view.applied >= local.applied);
     matches!(timeout(ATTEMPT, reached).await, Ok(Ok(_)))
 }

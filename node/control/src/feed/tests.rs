@@ -2,7 +2,10 @@
 
 use dovetail_process::drain::Drain;
 use dovetail_routing::Payload;
-use dovetail_routing::entry::{ClusterConfig, Command, ProxyOptions};
+use dovetail_routing::command::Share;
+use dovetail_routing::entry::{Applied, ClusterConfig, Command, ProxyOptions};
+use dovetail_routing::names::ContextRoot;
+use dovetail_routing::snapshot::RouteKey;
 use pb::feed_client::FeedClient;
 use pb::feed_server::FeedServer;
 use tokio::sync::mpsc;
@@ -13,6 +16,7 @@ use tonic::service::Routes;
 
 use super::*;
 use crate::fakes::{Dial, FakePeers, FakeQuorum, eventually, listing, proposal, serve};
+use crate::ports::Asked;
 
 struct Stage {
     quorum: Arc<FakeQuorum>,
@@ -103,6 +107,16 @@ impl Proxy {
     }
 
     /// The next message, which has to be a keep-alive.
+    /// The next keep-alive, whatever comes before it.
+    async fn alive(&mut self) -> pb::KeepAlive {
+        loop {
+            let update = self.updates.message().await.expect("no error").expect("no end");
+            if let Some(pb::update::Update::KeepAlive(keep_alive)) = update.update {
+                return keep_alive;
+            }
+        }
+    }
+
     async fn keep_alive(&mut self) -> pb::KeepAlive {
         match self.updates.message().await.expect("no error").expect("no end").update {
             Some(pb::update::Update::KeepAlive(keep_alive)) => keep_alive,
@@ -122,7 +136,8 @@ async fn a_subscriber_gets_the_snapshot_in_force_and_then_every_newer_one() {
     assert_eq!(snapshot.canonical, &*published.canonical);
     assert_eq!(snapshot.digest, published.digest.0);
     proxy.ack(&snapshot).await;
-    eventually("the ack is known", || stage.fleet.local(false)[0].revision == first).await;
+    eventually("the ack is known", || stage.fleet.local(Asked::default())[0].revision == first)
+        .await;
 
     sleep(Duration::from_millis(100)).await;
     let second = stage.publish(2);
@@ -178,15 +193,17 @@ async fn a_refusal_is_recorded_and_the_next_snapshot_is_sent() {
     assert_eq!(proxy.snapshot().await.revision, first);
     let nack = pb::Nack { revision: first, reason: "no room".to_owned() };
     proxy.says.send(said(Said::Nack(nack))).await.expect("room");
-    eventually("the refusal is known", || !stage.fleet.local(false)[0].nack.is_empty()).await;
-    assert_eq!(stage.fleet.local(false)[0].nack, format!("revision {first}: no room"));
+    eventually("the refusal is known", || !stage.fleet.local(Asked::default())[0].nack.is_empty())
+        .await;
+    assert_eq!(stage.fleet.local(Asked::default())[0].nack, format!("revision {first}: no room"));
     proxy.keep_alive().await;
     proxy.keep_alive().await;
     let second = stage.publish(2);
     let snapshot = proxy.snapshot().await;
     assert_eq!(snapshot.revision, second);
     proxy.ack(&snapshot).await;
-    eventually("the refusal is over", || stage.fleet.local(false)[0].nack.is_empty()).await;
+    eventually("the refusal is over", || stage.fleet.local(Asked::default())[0].nack.is_empty())
+        .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -231,9 +248,48 @@ async fn a_report_is_kept_until_the_next_one() {
     let problem = pb::ProxyProblem { reason: "it expired".to_owned(), ..Default::default() };
     let report = |problems| said(Said::Report(pb::Report { problems, more: 0 }));
     proxy.says.send(report(vec![problem])).await.expect("room");
-    eventually("it is known", || stage.fleet.local(true)[0].problems.len() == 1).await;
+    eventually("it is known", || {
+        stage.fleet.local(Asked { problems: true, traffic: false })[0].problems.len() == 1
+    })
+    .await;
     proxy.says.send(report(Vec::new())).await.expect("room");
-    eventually("it is over", || stage.fleet.local(true)[0].problems.is_empty()).await;
+    eventually("it is over", || {
+        stage.fleet.local(Asked { problems: true, traffic: false })[0].problems.is_empty()
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_is_asked_for_counters_of_routes_with_a_canary() {
+    let stage = stage();
+    stage.publish(2);
+    let mut proxy = stage.proxy().await;
+    proxy.snapshot().await;
+    assert!(proxy.alive().await.traffic_wanted.is_empty());
+    let route = RouteKey {
+        service_cluster: ServiceCluster::default(),
+        host: "s0.example".parse().expect("a host"),
+        path: ContextRoot::root(),
+    };
+    let shares = vec![Share { service: "s0".into(), weight: 10_000 }];
+    let command = Command::SetCanary { route, shares };
+    let (_, applied) = stage.quorum.write(proposal(Payload::Command(command)));
+    assert!(!matches!(applied, Applied::Rejected(_)), "{applied:?}");
+    let wanted = loop {
+        let wanted = proxy.alive().await.traffic_wanted;
+        if !wanted.is_empty() {
+            break wanted;
+        }
+    };
+    assert_eq!((wanted[0].host.as_str(), wanted[0].path.as_str()), ("s0.example", "/"));
+    let counted = pb::ServiceTraffic { requests: 3, ..pb::ServiceTraffic::default() };
+    let traffic = pb::Traffic { services: vec![counted], complete: true };
+    proxy.says.send(said(Said::Traffic(traffic))).await.expect("room");
+    eventually("it is known", || {
+        let asked = Asked { traffic: true, ..Asked::default() };
+        stage.fleet.local(asked)[0].traffic.is_some()
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -250,7 +306,7 @@ async fn a_stream_that_says_nonsense_is_ended_with_the_reason() {
         }
     };
     assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "a second hello"));
-    eventually("it is gone", || !stage.fleet.local(false)[0].connected).await;
+    eventually("it is gone", || !stage.fleet.local(Asked::default())[0].connected).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@ use super::{Candidate, Options, RouteEntry, RouteTable, TableError, UPSTREAMS_MA
 use crate::access_log::LineFormat;
 use crate::balance::Rotation;
 use crate::sticky;
+use crate::traffic;
 use crate::upstream::Registry;
 use crate::upstream_tls::UpstreamTerms;
 
@@ -32,12 +33,17 @@ pub(super) fn compile(
     let mut entries = Vec::with_capacity(snapshot.routes.len());
     for route in &snapshot.routes {
         let key = (&route.host, &route.path);
-        let kept = old.as_mut().and_then(|old| {
+        let known = old.as_mut().and_then(|old| {
             while old.next_if(|entry| (&entry.route.host, &entry.route.path) < key).is_some() {}
-            old.next_if(|entry| entry.route == *route).cloned()
+            old.next_if(|entry| (&entry.route.host, &entry.route.path) == key)
         });
-        entries
-            .push(kept.unwrap_or_else(|| Arc::new(compile_route(route, registry, terms, threads))));
+        entries.push(match known {
+            Some(entry) if entry.route == *route => Arc::clone(entry),
+            known => {
+                let known = known.map(Arc::as_ref);
+                Arc::new(compile_route(route, known, registry, terms, threads))
+            }
+        });
     }
     let options = &snapshot.options;
     Ok(RouteTable {
@@ -67,6 +73,7 @@ pub(super) fn compile(
 
 pub(super) fn compile_route(
     route: &Route,
+    before: Option<&RouteEntry>,
     registry: &mut Registry,
     terms: &UpstreamTerms,
     threads: usize,
@@ -108,5 +115,6 @@ pub(super) fn compile_route(
         candidates: candidates.into(),
         even,
         rotations: (0..threads).map(|_| Rotation::default()).collect(),
+        counters: traffic::counters(route, before),
     }
 }

@@ -44,7 +44,12 @@ pub(crate) fn entry(services: &[(u16, &str)]) -> RouteEntry {
 }
 
 pub(crate) fn entry_of(route: &Route) -> RouteEntry {
-    compile_route(route, &mut Registry::default(), &UpstreamTerms::default(), 2)
+    entry_after(route, None)
+}
+
+/// An entry that takes the place of another one.
+pub(crate) fn entry_after(route: &Route, before: Option<&RouteEntry>) -> RouteEntry {
+    compile_route(route, before, &mut Registry::default(), &UpstreamTerms::default(), 2)
 }
 
 fn snapshot(revision: u64, routes: Vec<Route>) -> Arc<Snapshot> {
@@ -104,4 +109,21 @@ fn only_upstreams_that_take_requests_keep_idle_connections() {
     assert!(upstreams[0].is_kept() && !upstreams[1].is_kept());
     shared.replace(&snapshot(3, vec![])).expect("a table");
     assert!(!upstreams[0].is_kept());
+}
+
+#[test]
+fn an_entry_is_found_by_what_its_route_prints() {
+    let shared = SharedTable::new(1, Secrets::default());
+    let routes = ["*", "*.example.org", "shop.example"].map(|host| route(host, &[(10_000, "a")]));
+    let mut routes = routes.to_vec();
+    routes.sort_by(|a, b| (&a.host, &a.path).cmp(&(&b.host, &b.path)));
+    shared.replace(&snapshot(1, routes)).expect("newer");
+    let table = shared.pin().expect("a table");
+    for host in ["*", "*.example.org", "shop.example"] {
+        let found = table.entry(host, "/").map(|entry| entry.route.host.to_string());
+        assert_eq!(found.as_deref(), Some(host));
+    }
+    for (host, path) in [("a.example.org", "/"), ("shop.example", "/app"), ("", ""), ("a b", "/")] {
+        assert!(table.entry(host, path).is_none(), "{host} {path}");
+    }
 }
