@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use dovetail_routing::entry::Subnet;
 use dovetail_routing::find::{Found, RouteIndex};
-use dovetail_routing::snapshot::{Dial, Revision, Route, Snapshot, UpstreamProtocol};
+use dovetail_routing::snapshot::{Dial, Revision, Route, RouteHost, Snapshot, UpstreamProtocol};
 use http::HeaderValue;
 
 use crate::access_log::LineFormat;
@@ -164,7 +164,7 @@ impl RouteTable {
 
     /// The route of exactly this host and path, as a route prints them.
     pub fn entry(&self, host: &str, path: &str) -> Option<&Arc<RouteEntry>> {
-        let (host, path) = (host.parse().ok()?, path.parse().ok()?);
+        let (host, path) = (RouteHost::from_printed(host).ok()?, path.parse().ok()?);
         let key = (&host, &path);
         let found =
             self.entries.binary_search_by(|entry| (&entry.route.host, &entry.route.path).cmp(&key));

@@ -105,6 +105,13 @@ pub enum RouteHost {
     Default,
 }
 
+impl RouteHost {
+    /// Reads what `Display` prints: also `*`, which no label may say.
+    pub fn from_printed(given: &str) -> Result<Self, InvalidName> {
+        if given == "*" { Ok(Self::Default) } else { given.parse() }
+    }
+}
+
 impl FromStr for RouteHost {
     type Err = InvalidName;
 

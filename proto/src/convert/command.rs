@@ -86,12 +86,8 @@ impl TryFrom<pb::RouteRef> for RouteKey {
 
     fn try_from(route: pb::RouteRef) -> Result<Self, InvalidEntry> {
         let pb::RouteRef { service_cluster, host, path } = route;
-        let host = match host.as_str() {
-            "*" => RouteHost::Default,
-            name => name
-                .parse()
-                .map_err(|error: InvalidName| invalid("route.host", name, error.reason()))?,
-        };
+        let host = RouteHost::from_printed(&host)
+            .map_err(|error| invalid("route.host", &host, error.reason()))?;
         let path = match path.as_str() {
             "" => ContextRoot::root(),
             path => path

@@ -31,7 +31,7 @@ pub(crate) fn route(host: &str, services: &[(u16, &str)]) -> Route {
             .collect(),
     });
     Route {
-        host: host.parse().expect("a host"),
+        host: RouteHost::from_printed(host).expect("a host"),
         path: dovetail_routing::names::ContextRoot::root(),
         tls: Tls::None,
         options: RouteOptions::default(),
