@@ -211,7 +211,8 @@ impl<Q: Quorum> Follower<Q> {
                     digest: position.digest.0.to_vec(),
                     canonical: bytes::Bytes::from_owner(Arc::clone(&published.canonical)),
                 };
-                Next::Push(update(position.cluster_id, pb::update::Update::Snapshot(snapshot)))
+                let snapshot = pb::update::Update::Snapshot(snapshot);
+                Next::Push(update(position.cluster_id, &state, snapshot))
             }
             Next::Wait(at) => Next::Wait(at),
             Next::GiveUp(reason) => Next::GiveUp(reason),
@@ -226,7 +227,7 @@ impl<Q: Quorum> Follower<Q> {
             traffic_wanted: traffic::wanted(&state, &self.service_cluster),
         };
         let cluster_id = self.view.borrow().cluster_id.clone();
-        update(cluster_id, pb::update::Update::KeepAlive(keep_alive))
+        update(cluster_id, &state, pb::update::Update::KeepAlive(keep_alive))
     }
 
     /// Takes in what the subscriber said.
@@ -261,8 +262,9 @@ impl<Q: Quorum> Follower<Q> {
     }
 }
 
-fn update(cluster_id: String, update: pb::update::Update) -> pb::Update {
-    pb::Update { cluster_id, ancestors: Vec::new(), update: Some(update) }
+fn update(cluster_id: String, state: &State, update: pb::update::Update) -> pb::Update {
+    let ancestors = state.ancestors().iter().map(ToString::to_string).collect();
+    pb::Update { cluster_id, ancestors, update: Some(update) }
 }
 
 fn digest_of(field: &'static str, bytes: &[u8]) -> Result<Digest, Status> {

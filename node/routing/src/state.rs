@@ -14,6 +14,7 @@ use imbl::OrdMap;
 
 pub use crate::codec::InvalidBytes;
 pub use crate::problem::Problem;
+pub use ancestry::{ANCESTORS_MAX, RESTORED_BEYOND};
 pub use answers::ANSWERS_MAX;
 pub use canary::{CANARIES_PER_CLUSTER_MAX, Canary, Override};
 pub use compare::KeptOut;
@@ -33,6 +34,7 @@ use facts::Facts;
 use force::HostTls;
 use upstreams::Shared;
 
+mod ancestry;
 mod answers;
 mod apply;
 mod bytes;
@@ -91,6 +93,8 @@ pub struct State {
     hosts: OrdMap<HostKey, HostTls>,
     /// Their lines are derived; their revisions are history.
     clusters: OrdMap<ServiceCluster, Cluster>,
+    /// Quorums that this one was restored from, newest first.
+    ancestors: Vec<Arc<str>>,
 }
 
 impl State {

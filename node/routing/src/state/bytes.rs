@@ -41,6 +41,7 @@ pub(super) fn encode(state: &State) -> Vec<u8> {
     revisions.write(&mut out);
     state.answers.by_request.write(&mut out);
     state.canaries.write(&mut out);
+    state.ancestors.write(&mut out);
     out
 }
 
@@ -74,6 +75,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<State, InvalidBytes> {
     let revisions: BTreeMap<ServiceCluster, Revision> = from.read()?;
     state.answers = Answers { by_request: from.read()?, ..Answers::default() };
     state.canaries = from.read()?;
+    state.ancestors = from.read()?;
     from.end()?;
 
     check_ids(&state)?;
