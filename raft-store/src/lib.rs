@@ -10,6 +10,7 @@
 //! * [`ondisk`]: opening a data folder, and refusing one that lost what it acknowledged;
 //! * [`log`]: openraft's log storage; [`state_machine`]: openraft's state machine;
 //! * [`ledger`]: the hash-chained copy of every applied entry;
+//! * [`offline`]: a new quorum out of a backup or of one folder;
 //! * [`owner`]: whose disk this is; [`codec`]: openraft's values as bytes.
 //!
 //! Acknowledged means flushed here: a callback or a returned vote never precedes its
@@ -23,6 +24,7 @@ mod flush;
 mod guard;
 pub mod ledger;
 pub mod log;
+pub mod offline;
 pub mod ondisk;
 pub mod owner;
 mod raft_snapshot;

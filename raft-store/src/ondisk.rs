@@ -128,6 +128,11 @@ impl StoreHandle {
             || since.bytes.load(Ordering::Relaxed) >= self.config.snapshot_bytes
     }
 
+    /// The newest raft snapshot as bytes: what a backup is, and [`crate::offline`] restores.
+    pub fn newest_snapshot(&self) -> io::Result<Option<bytes::Bytes>> {
+        Ok(self.parts.snapshots.current()?.map(|(_, bytes)| bytes))
+    }
+
     /// The index that the newest raft snapshot covers.
     pub fn snapshot_index(&self) -> Option<u64> {
         self.parts.snapshots.newest()

@@ -87,15 +87,29 @@ impl OwnerHandle {
     /// Repeatable, also with another id, as long as the disk holds no data: a
     /// formation that nobody finished is void.
     pub fn found(&self, cluster_id: &str) -> Result<Owner, OwnerError> {
-        self.change(cluster_id, true)
+        self.change(cluster_id, true, None)
+    }
+
+    /// The same for a quorum that was restored from others, newest first.
+    pub(crate) fn found_after(
+        &self,
+        cluster_id: &str,
+        ancestors: Vec<String>,
+    ) -> Result<Owner, OwnerError> {
+        self.change(cluster_id, true, Some(ancestors))
     }
 
     /// Marks this disk as one that joins the quorum `cluster_id`, durably.
     pub fn adopt(&self, cluster_id: &str) -> Result<Owner, OwnerError> {
-        self.change(cluster_id, false)
+        self.change(cluster_id, false, None)
     }
 
-    fn change(&self, cluster_id: &str, founder: bool) -> Result<Owner, OwnerError> {
+    fn change(
+        &self,
+        cluster_id: &str,
+        founder: bool,
+        ancestors: Option<Vec<String>>,
+    ) -> Result<Owner, OwnerError> {
         if cluster_id.is_empty() {
             return Err(OwnerError::NoClusterId);
         }
@@ -107,7 +121,8 @@ impl OwnerHandle {
             let (held, given) = (owner.cluster_id.clone(), cluster_id.to_owned());
             return Err(OwnerError::HoldsData { held, given });
         }
-        let changed = Owner { cluster_id: cluster_id.to_owned(), founder, ..owner.clone() };
+        let mut changed = Owner { cluster_id: cluster_id.to_owned(), founder, ..owner.clone() };
+        changed.ancestors = ancestors.unwrap_or(changed.ancestors);
         write(&self.0.path, &changed)
             .map_err(|error| OwnerError::Write { path: self.0.path.clone(), error })?;
         owner.clone_from(&changed);

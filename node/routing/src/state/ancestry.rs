@@ -20,9 +20,10 @@ impl State {
         &self.ancestors
     }
 
-    /// The same state as the first one of a quorum that takes the place of `parent`.
-    pub fn restored_from(mut self, parent: &str) -> Self {
-        let index = LogIndex(self.applied.0.saturating_add(RESTORED_BEYOND));
+    /// The same state as the first one of a quorum that takes the place of `parent`, whose
+    /// log reached `end`.
+    pub fn restored_from(mut self, parent: &str, end: LogIndex) -> Self {
+        let index = LogIndex(end.max(self.applied).0.saturating_add(RESTORED_BEYOND));
         self.applied = index;
         self.ancestors.insert(0, parent.into());
         self.ancestors.truncate(ANCESTORS_MAX);
@@ -45,9 +46,9 @@ mod tests {
     fn a_restored_state_is_ahead_of_all_that_its_parent_can_have_said() {
         let mut parent = State { applied: LogIndex(41), ..State::default() };
         parent.clusters.insert(ServiceCluster::default(), super::super::Cluster::at(Revision(7)));
-        let restored = parent.restored_from("c1").restored_from("c2");
+        let restored = parent.restored_from("c1", LogIndex(43)).restored_from("c2", LogIndex(0));
         assert_eq!(restored.ancestors(), [Arc::from("c2"), Arc::from("c1")]);
-        assert_eq!(restored.applied_index(), LogIndex(41 + 2 * RESTORED_BEYOND));
+        assert_eq!(restored.applied_index(), LogIndex(43 + 2 * RESTORED_BEYOND));
         assert_eq!(restored.revision(&ServiceCluster::default()).0, restored.applied_index().0);
         let copy = State::decode(&restored.encode()).expect("whole");
         assert_eq!(copy.ancestors(), restored.ancestors());
