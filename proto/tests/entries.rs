@@ -176,15 +176,13 @@ fn known() -> Vec<(String, Entry)> {
 }
 
 /// Commands that no rule set knows yet.
-const LATER: [&str; 9] = [
+const LATER: [&str; 7] = [
     "StartCanary",
     "PauseCanary",
     "ResumeCanary",
     "AbortCanary",
     "DrainUpstream",
     "UndrainUpstream",
-    "RollbackRoutes",
-    "ReleaseRollback",
     "ActivateRules",
 ];
 
@@ -248,13 +246,30 @@ fn commands() -> Vec<(&'static str, pb::command::Command)> {
                 host: "shop.example".into(),
                 service: "shop".into(),
                 for_ms: Some(60_000),
+                service_cluster: String::new(),
             }),
         ),
-        ("ReleaseRollback", C::ReleaseRollback(pb::ReleaseRollback {})),
+        ("ReleaseRollback", C::ReleaseRollback(pb::ReleaseRollback::default())),
         ("ActivateRules", C::ActivateRules(pb::ActivateRules { rules: 2 })),
         (
             "PromoteCanary of a service",
             C::PromoteCanary(pb::PromoteCanary { route: route(), service: "shop-v2".into() }),
+        ),
+        (
+            "RollbackRoutes of a service cluster",
+            C::RollbackRoutes(pb::RollbackRoutes {
+                to: 41,
+                service_cluster: "east".into(),
+                ..pb::RollbackRoutes::default()
+            }),
+        ),
+        (
+            "ReleaseRollback in scope",
+            C::ReleaseRollback(pb::ReleaseRollback {
+                service_cluster: "east".into(),
+                host: "*".into(),
+                service: "shop".into(),
+            }),
         ),
     ]
 }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::codec::{Canonical, InvalidBytes, Reader};
-use crate::entry::ClusterConfig;
-use crate::names::SwarmId;
+use crate::entry::{ClusterConfig, LogIndex};
+use crate::intent::Scope;
+use crate::names::{ServiceCluster, SwarmId};
 use crate::snapshot::RouteKey;
 
 /// A command. Whether it can be carried out is found out when it is applied.
@@ -26,6 +27,17 @@ pub enum Command {
         /// By name; `None` is the target of the canary that runs there.
         service: Option<Arc<str>>,
     },
+    /// Gives routes back the intents that they had after an earlier entry, until released.
+    RollbackRoutes {
+        service_cluster: ServiceCluster,
+        /// The entry after which the routes were as they are to be.
+        to: LogIndex,
+        scope: Scope,
+        /// In milliseconds of leader time from here; `None` is until it is released.
+        for_ms: Option<u64>,
+    },
+    /// Ends rollbacks: routes are again what Swarm says, with equal weights.
+    ReleaseRollback { service_cluster: ServiceCluster, scope: Scope },
     /// A command that this rule set does not know: answered, never applied.
     Unknown { name: Arc<str> },
 }
@@ -37,6 +49,23 @@ pub struct Share {
     pub service: Arc<str>,
     /// In basis points; those of a route sum to [`crate::snapshot::WEIGHT_SUM`].
     pub weight: u16,
+}
+
+impl Command {
+    /// The route whose shares it orders.
+    pub fn shares_of(&self) -> Option<&RouteKey> {
+        match self {
+            Self::SetCanary { route, .. }
+            | Self::ClearCanary { route }
+            | Self::PromoteCanary { route, .. } => Some(route),
+            Self::ApplyConfig(_)
+            | Self::Annotate { .. }
+            | Self::AcceptSwarm { .. }
+            | Self::RollbackRoutes { .. }
+            | Self::ReleaseRollback { .. }
+            | Self::Unknown { .. } => None,
+        }
+    }
 }
 
 crate::codec::fields! {
@@ -76,6 +105,18 @@ impl Canonical for Command {
                 route.write(out);
                 service.write(out);
             }
+            Self::RollbackRoutes { service_cluster, to, scope, for_ms } => {
+                out.push(13);
+                service_cluster.write(out);
+                to.write(out);
+                scope.write(out);
+                for_ms.write(out);
+            }
+            Self::ReleaseRollback { service_cluster, scope } => {
+                out.push(14);
+                service_cluster.write(out);
+                scope.write(out);
+            }
         }
     }
 
@@ -88,6 +129,13 @@ impl Canonical for Command {
             4 => Ok(Self::SetCanary { route: from.read()?, shares: from.read()? }),
             5 => Ok(Self::ClearCanary { route: from.read()? }),
             6 => Ok(Self::PromoteCanary { route: from.read()?, service: from.read()? }),
+            13 => Ok(Self::RollbackRoutes {
+                service_cluster: from.read()?,
+                to: from.read()?,
+                scope: from.read()?,
+                for_ms: from.read()?,
+            }),
+            14 => Ok(Self::ReleaseRollback { service_cluster: from.read()?, scope: from.read()? }),
             other => Err(from.invalid("command", format!("has no variant {other}"))),
         }
     }

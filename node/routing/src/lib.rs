@@ -16,6 +16,7 @@
 //! * [`entry`]: one committed log entry and the answer to it;
 //! * [`snapshot`]: what a proxy receives, with its canonical bytes and digest;
 //! * [`find`]: which route answers a request;
+//! * [`intent`]: what routes are without their upstreams;
 //! * [`latency`]: response times as they are counted;
 //! * [`state`]: applying entries, deriving snapshots and problems.
 //!
@@ -26,6 +27,7 @@ pub mod command;
 pub mod entry;
 pub mod fact;
 pub mod find;
+pub mod intent;
 mod labels;
 pub mod latency;
 pub mod names;

@@ -19,6 +19,8 @@ pub use answers::ANSWERS_MAX;
 pub use canary::{CANARIES_PER_CLUSTER_MAX, Canary, Override};
 pub use compare::KeptOut;
 pub use difference::Difference;
+pub use history::{INTENT_CHANGE_ROUTES_MAX, INTENT_CHANGES_MAX, NotKept};
+pub use rollback::{ENDED_ROLLBACKS_MAX, Held, Rollback};
 
 use crate::entry::{Applied, ClusterConfig, Entry, LogIndex};
 use crate::fact::{Listing, Network, Service, SwarmNode, Task};
@@ -32,6 +34,8 @@ use claims::Claims;
 use cluster::Cluster;
 use facts::Facts;
 use force::HostTls;
+pub(crate) use rollback::ROUTES;
+use rollback::Rollbacks;
 use upstreams::Shared;
 
 mod ancestry;
@@ -47,7 +51,9 @@ mod derive;
 mod difference;
 mod facts;
 mod force;
+mod history;
 mod line;
+mod rollback;
 mod upstreams;
 
 /// Routes of one service cluster; an intent that would pass it is invalid.
@@ -87,11 +93,12 @@ pub struct State {
     answers: Answers,
     /// What operators ordered for routes, whether or not they are there now.
     canaries: OrdMap<RouteKey, Arc<Canary>>,
+    rollbacks: Rollbacks,
     /// Derived from facts and intents; by service, for those with an intent.
     upstreams: OrdMap<ServiceId, Shared>,
-    /// Derived from claims and intents; every host that is claimed.
+    /// Derived from claims, intents and rollbacks; every host that is claimed or held.
     hosts: OrdMap<HostKey, HostTls>,
-    /// Their lines are derived; their revisions are history.
+    /// Their lines are derived; their revisions and what their intents were are history.
     clusters: OrdMap<ServiceCluster, Cluster>,
     /// Quorums that this one was restored from, newest first.
     ancestors: Vec<Arc<str>>,
@@ -172,6 +179,7 @@ impl State {
         let mut all: Vec<_> = other.into_iter().collect();
         self.problems.values().for_each(|problems| problems.show(&mut all));
         self.canary_problems(&mut all);
+        self.rollback_problems(&mut all);
         limited(all)
     }
 

@@ -4,12 +4,13 @@ use dovetail_routing::entry::{ClusterConfig, ProxyOptions};
 use dovetail_routing::fact::{
     Change, EndpointMode, LabelValue, Observed, Scale, Service, SwarmVersion,
 };
+use dovetail_routing::intent::Scope;
 use dovetail_routing::names::{ContextRoot, ServiceCluster, ServiceId};
 use dovetail_routing::problem::{PROBLEMS_MAX, PROBLEMS_PER_SERVICE_MAX};
 use dovetail_routing::snapshot::RouteKey;
 use dovetail_routing::state::{
-    ANSWERS_MAX, CANARIES_PER_CLUSTER_MAX, ROUTES_PER_CLUSTER_MAX, SERVICE_CLUSTERS_MAX,
-    SERVICES_PER_ROUTE_MAX, State,
+    ANSWERS_MAX, CANARIES_PER_CLUSTER_MAX, INTENT_CHANGE_ROUTES_MAX, INTENT_CHANGES_MAX,
+    ROUTES_PER_CLUSTER_MAX, SERVICE_CLUSTERS_MAX, SERVICES_PER_ROUTE_MAX, State,
 };
 use dovetail_routing::{Applied, Command, Digest, Entry, LogIndex, Payload, Rejection};
 
@@ -176,6 +177,67 @@ fn canaries_of_a_service_cluster_are_limited() {
     assert_eq!(apply(&mut state, "", promote(0)), Applied::Unchanged);
     let restored = State::decode(&state.encode()).expect("what was encoded");
     assert_eq!(restored.canaries().count(), CANARIES_PER_CLUSTER_MAX);
+}
+
+#[test]
+fn earlier_intents_are_kept_for_a_thousand_changes() {
+    let mut state = State::default();
+    let default = ServiceCluster::default();
+    // Each entry is another intent: the host moves.
+    for number in 0..=INTENT_CHANGES_MAX {
+        let version = SwarmVersion(number as u64 + 1);
+        observe(&mut state, [Service { version, ..publishing(1, format!("h{number}.example")) }]);
+        // What changes no intent uses none up.
+        apply(&mut state, "", Payload::Tick);
+    }
+    let kept = LogIndex(1);
+    assert_eq!(state.intents_kept_from(&default), kept);
+    assert_eq!(state.intent_at(&default, kept).map(|intents| intents.len()), Ok(1));
+    let older = state.intent_at(&default, LogIndex(0)).map_err(|error| error.to_string());
+    let sentence = "index 0 is older than what is kept: intents are known from index 1 on";
+    assert_eq!(older, Err(sentence.to_owned()));
+    let last = state.applied_index();
+    let future = state.intent_at(&default, LogIndex(last.0 + 1)).map_err(|error| error.to_string());
+    assert_eq!(
+        future,
+        Err(format!("index {} is in the future: the last entry is {last}", last.0 + 1))
+    );
+    let restored = State::decode(&state.encode()).expect("what was encoded");
+    for index in 1..=last.0 {
+        let index = LogIndex(index);
+        assert_eq!(restored.intent_at(&default, index), state.intent_at(&default, index));
+    }
+    // A rollback to what is no longer kept is refused.
+    let order = Command::RollbackRoutes {
+        service_cluster: default,
+        to: LogIndex(0),
+        scope: Scope::default(),
+        for_ms: None,
+    };
+    let answer = apply(&mut state, "late", Payload::Command(order));
+    assert_eq!(answer, Applied::Rejected(Rejection::Refused { reason: sentence.into() }));
+}
+
+#[test]
+fn earlier_intents_of_very_many_routes_are_kept_less_long() {
+    let mut state = State::default();
+    let default = ServiceCluster::default();
+    let hosts: Vec<_> = (0..1_000).map(|host| format!("h{host}.example")).collect();
+    let whole = INTENT_CHANGE_ROUTES_MAX / 1_000;
+    for number in 0..=whole {
+        let ssl_only = if number % 2 == 0 { "true" } else { "false" };
+        let labels = [
+            ("hosts", hosts.join(",")),
+            ("port", "80".to_owned()),
+            ("ssl_only", ssl_only.to_owned()),
+        ];
+        let version = SwarmVersion(number as u64 + 1);
+        observe(&mut state, [Service { version, ..service(1, &labels) }]);
+    }
+    assert_eq!(state.intents_kept_from(&default), LogIndex(1));
+    assert!(state.intent_at(&default, LogIndex(2)).is_ok());
+    let restored = State::decode(&state.encode()).expect("what was encoded");
+    assert_eq!(restored.digest(), state.digest());
 }
 
 #[test]

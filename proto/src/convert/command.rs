@@ -1,8 +1,10 @@
 //! Commands as the log carries them.
 
 use dovetail_routing::Command;
+use dovetail_routing::LogIndex;
 use dovetail_routing::command::Share;
-use dovetail_routing::names::{ContextRoot, InvalidName, SwarmId};
+use dovetail_routing::intent::Scope;
+use dovetail_routing::names::{ContextRoot, InvalidName, ServiceCluster, SwarmId};
 use dovetail_routing::snapshot::{RouteHost, RouteKey};
 
 use super::{InvalidEntry, each, invalid};
@@ -28,6 +30,21 @@ impl From<&Command> for pb::Command {
                 route: Some(route.into()),
                 service: service.as_deref().unwrap_or_default().into(),
             }),
+            Command::RollbackRoutes { service_cluster, to, scope, for_ms } => {
+                let (host, service) = names_of(scope);
+                C::RollbackRoutes(pb::RollbackRoutes {
+                    to: to.0,
+                    host,
+                    service,
+                    for_ms: *for_ms,
+                    service_cluster: service_cluster.to_string(),
+                })
+            }
+            Command::ReleaseRollback { service_cluster, scope } => {
+                let (host, service) = names_of(scope);
+                let service_cluster = service_cluster.to_string();
+                C::ReleaseRollback(pb::ReleaseRollback { service_cluster, host, service })
+            }
             // Only its name was kept, so it cannot be written again.
             Command::Unknown { .. } => return Self { command: None },
         };
@@ -63,8 +80,16 @@ impl TryFrom<pb::Command> for Command {
             Some(C::AbortCanary(_)) => unknown("AbortCanary"),
             Some(C::DrainUpstream(_)) => unknown("DrainUpstream"),
             Some(C::UndrainUpstream(_)) => unknown("UndrainUpstream"),
-            Some(C::RollbackRoutes(_)) => unknown("RollbackRoutes"),
-            Some(C::ReleaseRollback(_)) => unknown("ReleaseRollback"),
+            Some(C::RollbackRoutes(rollback)) => Ok(Self::RollbackRoutes {
+                service_cluster: service_cluster(&rollback.service_cluster)?,
+                to: LogIndex(rollback.to),
+                scope: scope(&rollback.host, rollback.service)?,
+                for_ms: rollback.for_ms,
+            }),
+            Some(C::ReleaseRollback(release)) => Ok(Self::ReleaseRollback {
+                service_cluster: service_cluster(&release.service_cluster)?,
+                scope: scope(&release.host, release.service)?,
+            }),
             Some(C::ActivateRules(_)) => unknown("ActivateRules"),
             None => unknown("of a newer build"),
         }
@@ -86,8 +111,7 @@ impl TryFrom<pb::RouteRef> for RouteKey {
 
     fn try_from(route: pb::RouteRef) -> Result<Self, InvalidEntry> {
         let pb::RouteRef { service_cluster, host, path } = route;
-        let host = RouteHost::from_printed(&host)
-            .map_err(|error| invalid("route.host", &host, error.reason()))?;
+        let host = route_host("route.host", &host)?;
         let path = match path.as_str() {
             "" => ContextRoot::root(),
             path => path
@@ -99,6 +123,27 @@ impl TryFrom<pb::RouteRef> for RouteKey {
         })?;
         Ok(Self { service_cluster, host, path })
     }
+}
+
+fn route_host(field: &'static str, given: &str) -> Result<RouteHost, InvalidEntry> {
+    RouteHost::from_printed(given).map_err(|error| invalid(field, given, error.reason()))
+}
+
+fn service_cluster(given: &str) -> Result<ServiceCluster, InvalidEntry> {
+    given
+        .parse()
+        .map_err(|error: InvalidName| invalid("command.service_cluster", given, error.reason()))
+}
+
+/// A scope names nothing by an empty text.
+fn scope(host: &str, service: String) -> Result<Scope, InvalidEntry> {
+    let host = (!host.is_empty()).then(|| route_host("command.host", host)).transpose()?;
+    Ok(Scope { host, service: (!service.is_empty()).then(|| service.into()) })
+}
+
+fn names_of(scope: &Scope) -> (String, String) {
+    let host = scope.host.as_ref().map(ToString::to_string);
+    (host.unwrap_or_default(), scope.service.as_deref().unwrap_or_default().to_owned())
 }
 
 fn route_key(route: Option<pb::RouteRef>) -> Result<RouteKey, InvalidEntry> {

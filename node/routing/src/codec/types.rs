@@ -284,4 +284,5 @@ impl Canonical for Rejection {
 }
 
 /// What [`Rejection::AboveLimit`] may speak of.
-const LIMITS: [&str; 2] = [crate::state::CONFIGURED_CLUSTERS, crate::state::CANARIES];
+const LIMITS: [&str; 3] =
+    [crate::state::CONFIGURED_CLUSTERS, crate::state::CANARIES, crate::state::ROUTES];

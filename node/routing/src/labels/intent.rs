@@ -82,6 +82,17 @@ impl RouteKey {
     }
 }
 
+impl HostKey {
+    /// What sorts before all of its other routes: the shortest path of all.
+    pub(crate) fn first_route(&self) -> RouteKey {
+        RouteKey {
+            service_cluster: self.service_cluster.clone(),
+            host: self.host.clone(),
+            path: ContextRoot::root(),
+        }
+    }
+}
+
 impl Intent {
     /// The routes that it claims.
     pub(crate) fn keys(&self) -> impl Iterator<Item = RouteKey> {

@@ -33,8 +33,9 @@ impl State {
                 self.answers.remember(index, entry, command, &applied);
                 applied
             }
-            // Schedules and the comparison of digests belong to later rule sets.
-            Payload::Tick | Payload::Checkpoint { .. } => Applied::Unchanged,
+            Payload::Tick => self.expire_rollbacks(index),
+            // The comparison of digests is the members' own business.
+            Payload::Checkpoint { .. } => Applied::Unchanged,
         }
     }
 
@@ -73,6 +74,9 @@ impl State {
         actor: &Arc<str>,
         command: &Command,
     ) -> Result<Applied, Rejection> {
+        if let Some(route) = command.shares_of() {
+            self.check_not_rolled_back(route)?;
+        }
         match command {
             Command::ApplyConfig(config) => Ok(self.apply_config(index, config)),
             Command::AcceptSwarm { swarm } => {
@@ -85,6 +89,12 @@ impl State {
             Command::ClearCanary { route } => self.clear_canary(index, route),
             Command::PromoteCanary { route, service } => {
                 self.promote_canary(index, actor, route, service.as_ref())
+            }
+            Command::RollbackRoutes { service_cluster, to, scope, for_ms } => {
+                self.roll_back(index, actor, (service_cluster, scope), *to, *for_ms)
+            }
+            Command::ReleaseRollback { service_cluster, scope } => {
+                self.release(index, service_cluster, scope)
             }
             Command::Unknown { name } => Err(Rejection::UnknownCommand { name: Arc::clone(name) }),
         }

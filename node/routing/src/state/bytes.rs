@@ -1,13 +1,14 @@
 //! The whole state as bytes: what a raft snapshot holds.
 //!
 //! Written is what has a history: facts, intents, claims, problems with their age,
-//! revisions, answers, canaries. Upstreams and lines follow from these and are derived anew.
+//! revisions, answers, canaries, rollbacks, earlier intents. Upstreams and lines follow from these and are derived anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::claims::{Claim, Claims};
 use super::cluster::Cluster;
 use super::facts::Facts;
+use super::history::{self, History, Kept};
 use super::upstreams::upstreams;
 use super::{Answers, State};
 use crate::codec::{Canonical, InvalidBytes, Reader};
@@ -16,7 +17,7 @@ use crate::names::ServiceCluster;
 use crate::snapshot::{Revision, RouteKey};
 
 /// The form of these bytes. A build reads its own, and those it says so of.
-const STATE_FORMAT: u32 = 2;
+const STATE_FORMAT: u32 = 3;
 
 pub(super) fn encode(state: &State) -> Vec<u8> {
     let mut out = Vec::new();
@@ -42,6 +43,13 @@ pub(super) fn encode(state: &State) -> Vec<u8> {
     state.answers.by_request.write(&mut out);
     state.canaries.write(&mut out);
     state.ancestors.write(&mut out);
+    state.rollbacks.write(&mut out);
+    let histories: BTreeMap<ServiceCluster, _> = state
+        .clusters
+        .iter()
+        .map(|(name, cluster)| (name.clone(), cluster.history.kept()))
+        .collect();
+    histories.write(&mut out);
     out
 }
 
@@ -76,6 +84,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<State, InvalidBytes> {
     state.answers = Answers { by_request: from.read()?, ..Answers::default() };
     state.canaries = from.read()?;
     state.ancestors = from.read()?;
+    state.rollbacks = from.read()?;
+    let histories: BTreeMap<ServiceCluster, Kept> = from.read()?;
     from.end()?;
 
     check_ids(&state)?;
@@ -93,7 +103,18 @@ pub(super) fn decode(bytes: &[u8]) -> Result<State, InvalidBytes> {
     }
     let at = |(name, revision)| (name, Cluster::at(revision));
     state.clusters = revisions.into_iter().map(at).collect();
-    let keys: Vec<RouteKey> = state.claims.by_route.keys().cloned().collect();
+    if !histories.keys().eq(state.clusters.keys()) {
+        return Err(InvalidBytes::whole("state", "history and service clusters differ"));
+    }
+    for (name, kept) in histories {
+        history::check(&name, &kept, state.applied)?;
+        if let Some(cluster) = state.clusters.get_mut(&name) {
+            cluster.history = History::new(kept);
+        }
+    }
+    state.check_rollbacks()?;
+    let claimed = state.claims.by_route.keys().chain(state.rollbacks.keys());
+    let keys: BTreeSet<RouteKey> = claimed.cloned().collect();
     let hosts: BTreeSet<HostKey> = keys.iter().map(RouteKey::host_key).collect();
     for host in &hosts {
         state.settle(host);
@@ -104,6 +125,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<State, InvalidBytes> {
         }
         state.redraw(key);
     }
+    state.index_intents(&keys);
     Ok(state)
 }
 

@@ -7,7 +7,7 @@ use imbl::OrdMap;
 
 use crate::entry::LogIndex;
 use crate::labels::{HostKey, Intent};
-use crate::names::{ContextRoot, ServiceCluster, ServiceId};
+use crate::names::{ServiceCluster, ServiceId};
 use crate::snapshot::RouteKey;
 
 /// One service's claim to one route. Claims compare by age; equal ages by the
@@ -58,13 +58,7 @@ impl Claims {
         &'a self,
         host: &'a HostKey,
     ) -> impl Iterator<Item = (&'a RouteKey, &'a Vec<Claim>)> {
-        // The shortest path of all sorts first.
-        let first = RouteKey {
-            service_cluster: host.service_cluster.clone(),
-            host: host.host.clone(),
-            path: ContextRoot::root(),
-        };
-        self.by_route.range(first..).take_while(|(key, _)| {
+        self.by_route.range(host.first_route()..).take_while(|(key, _)| {
             key.host == host.host && key.service_cluster == host.service_cluster
         })
     }

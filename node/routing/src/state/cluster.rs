@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use imbl::OrdMap;
 
+use super::history::History;
 use super::line::Line;
 use crate::entry::{ClusterConfig, MergeHosts, ProxyOptions};
 use crate::names::ServiceCluster;
@@ -15,6 +16,7 @@ use crate::snapshot::{Published, Revision, RouteKey, Snapshot};
 pub(super) struct Cluster {
     pub(super) revision: Revision,
     pub(super) lines: OrdMap<RouteKey, Arc<Line>>,
+    pub(super) history: History,
     /// Shared by clones of the state: whoever asks first computes it for all.
     published: Arc<OnceLock<Arc<Published>>>,
 }

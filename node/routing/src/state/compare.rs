@@ -35,6 +35,10 @@ impl State {
     }
 
     fn compare_on(&self, key: &RouteKey, id: &ServiceId, intent: &Intent, to: &mut Vec<Trouble>) {
+        // What Swarm says of a held route is not in force whatever it is.
+        if self.rollbacks.get(key).is_some() {
+            return;
+        }
         let Some(host) = self.hosts.get(&key.host_key()) else { return };
         if let Some((conflict, owner)) = self.kept_out_of(key, host, id, intent) {
             to.push(conflict.told(key, intent, host, &self.name(owner)));
@@ -76,6 +80,9 @@ impl State {
     pub fn kept_out(&self, id: &ServiceId) -> Vec<KeptOut> {
         let Some(intent) = self.intents.get(id) else { return Vec::new() };
         let kept_out = |key: RouteKey| {
+            if self.rollbacks.get(&key).is_some() {
+                return None;
+            }
             let host = self.hosts.get(&key.host_key())?;
             let (_, owner) = self.kept_out_of(&key, host, id, intent)?;
             let owner = self.name(owner).into();

@@ -29,6 +29,12 @@ impl State {
             hosts.extend(unsettled.map(RouteKey::host_key));
             keys.extend(of_service);
         }
+        let held = self.held_by(touched, &touched.services);
+        hosts.extend(held.iter().map(RouteKey::host_key));
+        keys.extend(held);
+        let ended = self.end_deserted(index, &keys);
+        hosts.extend(ended.iter().map(RouteKey::host_key));
+        self.recount_held(&keys, &hosts);
         for host in &hosts {
             if self.settle(host) {
                 keys.extend(self.claims.on_host(host).map(|(key, _)| key.clone()));
@@ -50,6 +56,7 @@ impl State {
                 keys.extend(self.intents.get(id).into_iter().flat_map(|intent| intent.keys()));
             }
         }
+        keys.extend(self.held_by(touched, &served));
         let applied = self.redrawn(index, &keys);
         for id in &rivals {
             self.compare(index, id);
@@ -82,6 +89,7 @@ impl State {
             keys.insert(key.clone());
             rivals.extend(claims.iter().map(|claim| claim.service.clone()));
         }
+        self.recount_held(&keys, &BTreeSet::new());
         self.redrawn(index, &keys);
         for id in &rivals {
             self.compare(index, id);
@@ -97,6 +105,7 @@ impl State {
             }
             self.note_lacking(index, key);
         }
+        self.note_intents(index, keys);
         for name in &changed {
             if let Some(cluster) = self.clusters.get_mut(*name) {
                 cluster.changed(Revision(index.0));

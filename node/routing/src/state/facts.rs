@@ -21,6 +21,7 @@ pub(super) struct Facts {
     // Indexes: derived from the maps above, never encoded.
     pub(super) tasks_by_service: OrdSet<(ServiceId, TaskId)>,
     pub(super) tasks_by_node: OrdSet<(SwarmNodeId, TaskId)>,
+    pub(super) services_by_name: OrdSet<(Arc<str>, ServiceId)>,
     pub(super) services_by_network: OrdSet<(NetworkId, ServiceId)>,
     /// By each name under which a service may mean a secret.
     pub(super) services_by_secret: OrdSet<(Arc<str>, ServiceId)>,
@@ -32,6 +33,8 @@ pub(super) struct Facts {
 pub(super) struct Touched {
     /// Services whose labels are to be read again.
     pub(super) services: BTreeSet<ServiceId>,
+    /// The names of these services, before and after.
+    pub(super) names: BTreeSet<Arc<str>>,
     /// Services whose upstreams may differ.
     pub(super) upstreams: BTreeSet<ServiceId>,
     /// Some network changed, which services without one of their own may feel.
@@ -65,6 +68,8 @@ impl Facts {
             pairs.collect::<Vec<_>>()
         };
         self.services_by_network = self.services.values().flat_map(pair).collect();
+        self.services_by_name =
+            self.services.values().map(|one| (Arc::clone(&one.name), one.id.clone())).collect();
         self.services_by_secret = self.services.values().flat_map(|one| by_secret(one)).collect();
         let by_name = |(id, name): (&ObjectId, &Arc<str>)| (Arc::clone(name), id.clone());
         self.secrets_by_name = self.secrets.iter().map(by_name).collect();
@@ -73,6 +78,11 @@ impl Facts {
     /// Whether there is a secret of this name.
     pub(super) fn has_secret(&self, name: &str) -> bool {
         second_halves(&self.secrets_by_name, &name.into()).next().is_some()
+    }
+
+    /// The services of a name: more than one only while one takes another's place.
+    pub(super) fn named<'a>(&'a self, name: &'a Arc<str>) -> impl Iterator<Item = &'a ServiceId> {
+        second_halves(&self.services_by_name, name)
     }
 
     /// The tasks of a service, by id.
@@ -113,6 +123,7 @@ impl Facts {
             Change::ServiceGone(id) => {
                 if let Some(gone) = self.services.remove(id) {
                     self.unindex_service(&gone);
+                    touched.names.insert(Arc::clone(&gone.name));
                     touched.services.insert(id.clone());
                     touched.recorded = true;
                 }
@@ -156,7 +167,10 @@ impl Facts {
         }
         if let Some(old) = self.services.insert(service.id.clone(), Arc::new(service.clone())) {
             self.unindex_service(&old);
+            touched.names.insert(Arc::clone(&old.name));
         }
+        self.services_by_name.insert((Arc::clone(&service.name), service.id.clone()));
+        touched.names.insert(Arc::clone(&service.name));
         for network in &service.networks {
             self.services_by_network.insert((network.clone(), service.id.clone()));
         }
@@ -180,6 +194,7 @@ impl Facts {
     }
 
     fn unindex_service(&mut self, old: &Service) {
+        self.services_by_name.remove(&(Arc::clone(&old.name), old.id.clone()));
         for network in &old.networks {
             self.services_by_network.remove(&(network.clone(), old.id.clone()));
         }

@@ -68,6 +68,9 @@ pub(super) fn certificate(intent: &Intent) -> Option<&Certificate> {
     }
 }
 
+/// A service on a route, and what it asks for.
+pub(super) type Served<'a> = (&'a ServiceId, &'a Intent);
+
 /// A claim and what its service asks for.
 pub(super) type Claimed<'a> = (&'a Claim, &'a Intent);
 
@@ -85,11 +88,19 @@ impl State {
         true
     }
 
-    fn host_tls(&self, host: &HostKey) -> Option<HostTls> {
-        let routes = || self.claims.on_host(host).map(|(key, _)| key);
+    /// What the claims to a host's routes make of its TLS, but for routes that `skipped`
+    /// names; of one kind, where that is settled.
+    pub(super) fn claimed_tls(
+        &self,
+        host: &HostKey,
+        skipped: impl Fn(&RouteKey) -> bool,
+        passthrough: Option<bool>,
+    ) -> Option<HostTls> {
+        let claimed = || self.claims.on_host(host).map(|(key, _)| key);
+        let routes = || claimed().filter(|key| !skipped(key));
         let (claim, intent) =
             routes().filter_map(|key| self.claimed(key).next()).min_by_key(|(claim, _)| *claim)?;
-        let passthrough = is_passthrough(intent);
+        let passthrough = passthrough.unwrap_or(is_passthrough(intent));
         let incumbents = routes().filter_map(|key| {
             self.claimed(key).find(|(_, intent)| is_passthrough(intent) == passthrough)
         });
@@ -141,7 +152,20 @@ impl State {
 
     /// What a route is, and who serves it: nobody when no claim is in force.
     pub(super) fn in_force(&self, key: &RouteKey) -> Option<(Tls, RouteOptions, Vec<LineService>)> {
-        let host = self.hosts.get(&key.host_key())?;
+        if let Some(held) = self.rollbacks.get(key) {
+            return self.held_in_force(key, &held.intent);
+        }
+        let (tls, options, serving) = self.asked(key, self.hosts.get(&key.host_key())?)?;
+        let services = serving.into_iter().map(|one| self.line_service(key, one)).collect();
+        Some((tls, options, services))
+    }
+
+    /// What the claims to a route make of it, under its host's TLS.
+    pub(super) fn asked<'a>(
+        &'a self,
+        key: &'a RouteKey,
+        host: &HostTls,
+    ) -> Option<(Tls, RouteOptions, Vec<Served<'a>>)> {
         let incumbent = self.incumbent(key, host)?;
         let (_, granted) = incumbent;
         let tls = match (&granted.tls, &host.certificate) {
@@ -150,17 +174,19 @@ impl State {
         };
         let fitting = self.claimed(key).filter(|(_, intent)| host.keeps_out(intent).is_none());
         let serving = fitting.filter(|one| self.keeps_out(key, incumbent, *one).is_none());
-        let service = |(claim, intent): Claimed<'_>| {
-            let id = &claim.service;
-            let name = self.facts.services.get(id).map(|service| service.name.clone());
-            LineService {
-                id: id.clone(),
-                name: name.unwrap_or_default(),
-                weight: 0,
-                dial: intent.upstreams.dial(&key.host),
-                upstreams: self.upstreams.get(id).cloned().unwrap_or_default(),
-            }
-        };
-        Some((tls, granted.options.of(&key.host), serving.map(service).collect()))
+        let serving = serving.map(|(claim, intent)| (&claim.service, intent)).collect();
+        Some((tls, granted.options.of(&key.host), serving))
+    }
+
+    /// A service as it serves a route.
+    pub(super) fn line_service(&self, key: &RouteKey, (id, intent): Served<'_>) -> LineService {
+        let name = self.facts.services.get(id).map(|service| service.name.clone());
+        LineService {
+            id: id.clone(),
+            name: name.unwrap_or_default(),
+            weight: 0,
+            dial: intent.upstreams.dial(&key.host),
+            upstreams: self.upstreams.get(id).cloned().unwrap_or_default(),
+        }
     }
 }

@@ -16,6 +16,7 @@ use proptest::sample::select;
 
 use crate::labels::labels;
 use crate::orders::order;
+use crate::rollbacks;
 
 /// Entries of the longest random log.
 pub(crate) const LOG_MAX: usize = 24;
@@ -270,7 +271,8 @@ pub(crate) fn log(max: usize) -> impl Strategy<Value = Vec<Entry>> {
 
 fn ordered() -> impl Strategy<Value = Entry> {
     let ids = (text(&["anna", "bert"]), text(&["", "", "", "r1", "r2"]));
-    (0..100_u64, ids, order()).prop_map(|(leader_time_ms, (actor, request_id), order)| Entry {
+    let order = prop_oneof![4 => order(), 1 => rollbacks::order()];
+    (0..100_u64, ids, order).prop_map(|(leader_time_ms, (actor, request_id), order)| Entry {
         schema_version: 1,
         leader_time_ms,
         actor,

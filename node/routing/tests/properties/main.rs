@@ -12,6 +12,7 @@ use proptest::prelude::*;
 mod labels;
 mod logs;
 mod orders;
+mod rollbacks;
 mod seeds;
 
 use labels::{published, spoiled};
@@ -314,6 +315,10 @@ fn random_logs_meet_what_the_laws_are_about() {
                 routes().any(|one| (&one.host, &one.path) == (&route.host, &route.path))
             }),
         );
+        let held = || state.rollbacks().map(|(_, held)| held);
+        count("a rollback", held().count() > 0);
+        count("a rollback with an end", held().any(|one| one.order.until_ms.is_some()));
+        count("a change that is not in force", held().any(|one| one.changes > 0));
         count("a share that nobody takes", reasons.contains("canary on"));
         count("another swarm", reasons.contains("another swarm"));
         count("an undialable address", reasons.contains("cannot be dialled"));

@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::logs::{LOG_MAX, log, text};
+use crate::rollbacks::without_rollbacks;
 use crate::seeds::holds;
 use crate::{applied, entry, resumed};
 
@@ -53,7 +54,9 @@ pub(crate) fn order() -> impl Strategy<Value = Command> {
 /// A log whose routes are mostly there before they are given shares.
 fn log_and_orders() -> impl Strategy<Value = Vec<Entry>> {
     let orders = vec(order().prop_map(|order| entry(Payload::Command(order))), 0..12);
-    (log(LOG_MAX), orders, log(4)).prop_map(|(log, orders, after)| [log, orders, after].concat())
+    // A rollback has orders of its own in force.
+    (log(LOG_MAX), orders, log(4))
+        .prop_map(|(log, orders, after)| without_rollbacks(&[log, orders, after].concat()))
 }
 
 fn published(state: &State, key: &RouteKey) -> Option<Route> {

@@ -10,6 +10,7 @@ use expect_test::expect_file;
 
 mod facts;
 mod orders;
+mod rollbacks;
 mod script;
 mod show;
 
@@ -66,6 +67,10 @@ stories! {
     a_canary_outlives_its_services
     a_host_is_renamed
     a_listing_lacks_objects
+    a_rollback_ends
+    a_rollback_is_ordered
+    a_rollback_is_refused
+    a_rollback_of_certificates
     a_service_is_on_several_networks
     a_service_is_published
     a_service_is_scaled

@@ -10,6 +10,8 @@
 //! accept-swarm ID | annotate TEXT | unknown NAME | tick [schema=N]
 //! set-canary HOST/PATH [SERVICE=SHARE …] | clear-canary HOST/PATH | canaries
 //! promote-canary HOST/PATH [SERVICE]
+//! rollback INDEX [host=HOST] [service=NAME] [for=SECONDS] | release [host=HOST] [service=NAME]
+//! rollbacks | intents [INDEX]         what is held; the routes without upstreams
 //! as REQUEST_ID COMMAND …             the same with a request id
 //! again                               the last observation once more
 //! routes [CLUSTER] | revision [CLUSTER] | problems | converging NAME | find HOST PATH
@@ -29,6 +31,7 @@ use dovetail_routing::{Applied, Command, Digest, Entry, LogIndex, Payload};
 
 use crate::facts::{network, node, rest, service, task, words};
 use crate::orders::{canaries, route};
+use crate::rollbacks::{intents, release, rollback, rollbacks};
 use crate::show::routes;
 
 pub(crate) struct Script {
@@ -101,6 +104,10 @@ impl Script {
                 let service = more.first().map(|(service, _)| service.as_str().into());
                 return self.command(Command::PromoteCanary { route: route(&name), service });
             }
+            "rollback" => return self.command(rollback(&name, more)),
+            "release" => return self.command(release(&all)),
+            "rollbacks" => return rollbacks(&self.state),
+            "intents" => return intents(&self.state, &name),
             "canaries" => return canaries(&self.state),
             "unknown" => return self.command(Command::Unknown { name: name.as_str().into() }),
             "tick" => return self.apply_as(Payload::Tick, schema(&all)),
