@@ -48,6 +48,7 @@ impl Operator {
         let request = pb::AnnotateRequest {
             request_id: format!("{:016x}-{number}", self.run),
             text: text.to_owned(),
+            dry_run: false,
         };
         match tokio::time::timeout(timeout, client.annotate(request)).await {
             Ok(Ok(answer)) => Ok(answer.into_inner().index),

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dovetail_proto::convert;
+use dovetail_routing::entry::Answered;
 use dovetail_routing::state::State;
-use dovetail_routing::{Applied, LogIndex, Rejection};
+use dovetail_routing::{Applied, LogIndex};
 use futures_util::{Stream, StreamExt as _};
 use openraft::OptionalSend;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -116,15 +117,9 @@ impl StateMachine {
                     self.parts.disk.fail(&reason);
                     io::Error::other(reason)
                 })?;
-                let repeated = (!command.request_id.is_empty())
-                    .then(|| self.point.state.first_answer(&command.actor, &command.request_id))
-                    .flatten();
-                answer.applied = self.point.state.apply(LogIndex(index), &command);
-                let other =
-                    matches!(answer.applied, Applied::Rejected(Rejection::RequestIdReused { .. }));
-                if let Some((first, applied)) = repeated.filter(|_| !other) {
-                    answer = Answer { index: first.0, applied, first_answer: true };
-                }
+                let Answered { index, applied, first_answer } =
+                    self.point.state.answer(LogIndex(index), &command);
+                answer = Answer { index: index.0, applied, first_answer };
                 self.parts.since.bytes.fetch_add(data.0.len() as u64, Ordering::Relaxed);
             }
         }

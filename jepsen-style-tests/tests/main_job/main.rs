@@ -11,6 +11,7 @@
 
 mod bad_input;
 mod docker_faults;
+mod exactly_once;
 mod fixture;
 mod follow;
 mod formation;

@@ -32,7 +32,8 @@ async fn codes(folder: PathBuf, addr: &str) -> Vec<(&'static str, Code)> {
     let routes = within(admin.routes(pb::RoutesRequest::default())).await.map(drop);
     let problems = within(admin.problems(pb::ProblemsRequest::default())).await.map(drop);
     let log = within(admin.log(pb::LogRequest::default())).await.map(drop);
-    let note = pb::AnnotateRequest { request_id: "role".into(), text: "role".into() };
+    let note =
+        pb::AnnotateRequest { request_id: "role".into(), text: "role".into(), dry_run: false };
     let annotate = within(admin.annotate(note)).await.map(drop);
 
     let mut raft = RaftClient::new(channel.clone());

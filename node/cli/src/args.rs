@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use dovetail_process::identity::Role;
 
+use crate::verbs::{Canary, ChangeArgs};
+
 const EXAMPLES: &str = "\
 Examples:
   dovetail pki init certs --san router.example    certificates for a core of three
@@ -17,6 +19,7 @@ Examples:
   dovetail check stack.yml                        what a stack file would come to
   dovetail plan stack.yml --stack shop            the same beside all that runs
   dovetail annotate 'release 42 begins'           a remark in the log
+  dovetail canary set --host shop.example --service shop_v1=9000 --service shop_v2=1000
   dovetail demo --once                            the whole system on this machine
 
 Exit codes: 0 done, 1 a check was made and failed, 2 usage, 3 refused,
@@ -147,10 +150,12 @@ pub(crate) enum Verb {
     Annotate {
         /// The remark
         text: String,
-        /// Makes a repetition harmless; made up unless given
-        #[arg(long, value_name = "ID")]
-        request_id: Option<String>,
+        #[command(flatten)]
+        change: ChangeArgs,
     },
+    /// What part of a route's requests each service gets
+    #[command(subcommand)]
+    Canary(Canary),
     /// What happened, entry by entry
     #[command(subcommand)]
     Log(Log),

@@ -3,8 +3,10 @@
 use dovetail_proto::v1 as pb;
 use serde::Serialize;
 
+mod change;
 mod files;
 
+pub(crate) use change::{Canary, Change};
 pub(crate) use files::{Check, Plan};
 
 #[derive(Debug, Serialize)]
@@ -122,14 +124,6 @@ pub(crate) struct Problem {
     value: String,
     reason: String,
     since_index: u64,
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct Change {
-    index: u64,
-    revision: u64,
-    applied: String,
-    first_answer: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -261,17 +255,6 @@ impl From<pb::Problem> for Problem {
             value: problem.value,
             reason: problem.reason,
             since_index: problem.since_index,
-        }
-    }
-}
-
-impl From<pb::ChangeResponse> for Change {
-    fn from(change: pb::ChangeResponse) -> Self {
-        Self {
-            index: change.index,
-            revision: change.revision,
-            applied: change.applied,
-            first_answer: change.first_answer,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The verbs: ask, then print.
 
+mod canary;
 mod change;
 mod check;
 mod log;
@@ -8,6 +9,9 @@ mod plan;
 mod problems;
 mod routes;
 mod status;
+
+pub(crate) use canary::Canary;
+pub(crate) use change::ChangeArgs;
 
 use std::process::ExitCode;
 
@@ -35,11 +39,15 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
         Verb::Problems { stale } => problems::run(&core()?, &out, stale).await,
         Verb::Check { files, strict } => check::run(&out, &files, strict),
         Verb::Plan { files, prune } => plan::run(&core()?, &out, &files, prune).await,
-        Verb::Annotate { text, request_id } => {
-            change::annotate(&core()?, &out, text, request_id).await
-        }
+        Verb::Annotate { text, change } => change::annotate(&core()?, &out, text, &change).await,
+        Verb::Canary(verb) => canary::run(&core()?, &out, verb).await,
         Verb::Log(Log::Show { from, limit }) => {
             log::show(&core()?, &out, from, limit, options.timeout).await
         }
     }
+}
+
+/// An identity without its scheme.
+fn actor(actor: &str) -> &str {
+    actor.strip_prefix(dovetail_process::identity::SCHEME).unwrap_or(actor)
 }

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dovetail_process::grpc::{Allow, peer, require};
+use dovetail_process::grpc::{Allow, require};
 use dovetail_process::identity::{Identity, Role};
 use dovetail_proto::v1 as pb;
 use dovetail_routing::names::ServiceCluster;
@@ -22,9 +22,10 @@ use crate::observe::Observe;
 use crate::ports::{AdminClient, Peers, ProposeError, Quorum, QuorumView, Slot};
 use crate::services::Core;
 
-pub use command::ANNOTATION_BYTES_MAX;
+pub use command::{ANNOTATION_BYTES_MAX, COMMAND_BYTES_MAX};
 pub use log::LIMIT_MAX;
 
+mod canary;
 mod command;
 mod log;
 mod plan;
@@ -83,6 +84,27 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
     fn elsewhere(&self, caller: &Identity, view: &QuorumView) -> Option<Slot> {
         let leader = view.leader.filter(|leader| *leader != view.this)?;
         (caller.slot().is_none() && view.fence.is_none()).then_some(leader)
+    }
+
+    /// The leader's answer to a question that came to this member; `None` when this member
+    /// has to answer itself, since it leads or the leader is out of reach.
+    async fn ask_leader<T: Clone, A, F>(
+        &self,
+        caller: &Identity,
+        message: &T,
+        call: impl FnOnce(AdminClient, Request<T>) -> F,
+    ) -> Option<Result<Response<A>, Status>>
+    where
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let leader = self.elsewhere(caller, &self.view())?;
+        let (client, request) = self.forward(leader, caller, message.clone()).ok()?;
+        match timeout(FORWARD, call(client, request)).await.ok()? {
+            Ok(answer) => Some(Ok(answer)),
+            // It may have lost its quorum, or not lead any more.
+            Err(status) if status.code() == Code::Unavailable || !is_answer(&status) => None,
+            Err(status) => Some(Err(status)),
+        }
     }
 
     /// A client of the leader, for requests on behalf of `caller`.
@@ -144,14 +166,12 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
             .parse()
             .map_err(|error| Status::invalid_argument(format!("service_cluster: {error}")))?;
         // The leader alone can tell that its state is the newest.
-        if !request.stale
-            && let Some(leader) = self.elsewhere(&caller, &self.view())
-            && let Ok((mut client, request)) = self.forward(leader, &caller, request.clone())
-            && let Ok(Ok(answer)) = timeout(FORWARD, client.routes(request)).await
-        {
-            return Ok(answer);
-        }
         if !request.stale {
+            let ask =
+                |mut client: AdminClient, request| async move { client.routes(request).await };
+            if let Some(answer) = self.ask_leader(&caller, &request, ask).await {
+                return answer;
+            }
             self.barrier().await?;
         }
         let state = Arc::clone(&self.core.quorum.state().borrow());
@@ -163,17 +183,15 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
         request: Request<pb::ProblemsRequest>,
     ) -> Result<Response<pb::ProblemsResponse>, Status> {
         let caller = require(&request, READERS)?.identity;
-        let stale = request.get_ref().stale;
-        let view = self.view();
+        let request = request.into_inner();
+        let stale = request.stale;
         // The leader asks the other members what they alone know.
-        if !stale
-            && let Some(leader) = self.elsewhere(&caller, &view)
-            && let Ok((mut client, request)) = self.forward(leader, &caller, request.into_inner())
-            && let Ok(Ok(answer)) = timeout(FORWARD, client.problems(request)).await
-        {
-            return Ok(answer);
-        }
         if !stale {
+            let ask =
+                |mut client: AdminClient, request| async move { client.problems(request).await };
+            if let Some(answer) = self.ask_leader(&caller, &request, ask).await {
+                return answer;
+            }
             self.barrier().await?;
         }
         let view = self.view();
@@ -193,11 +211,9 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
         };
         let request = request.into_inner();
         let planned = plan::read(&request).map_err(Status::invalid_argument)?;
-        if let Some(leader) = self.elsewhere(&caller, &self.view())
-            && let Ok((mut client, request)) = self.forward(leader, &caller, request)
-            && let Ok(Ok(answer)) = timeout(FORWARD, client.plan(request)).await
-        {
-            return Ok(answer);
+        let ask = |mut client: AdminClient, request| async move { client.plan(request).await };
+        if let Some(answer) = self.ask_leader(&caller, &request, ask).await {
+            return answer;
         }
         self.barrier().await?;
         let state = Arc::clone(&self.core.quorum.state().borrow());
@@ -211,26 +227,47 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
         &self,
         request: Request<pb::AnnotateRequest>,
     ) -> Result<Response<pb::ChangeResponse>, Status> {
-        let author = author(&request)?;
-        let forwarded = peer(&request)?.identity.slot().is_some();
-        let pb::AnnotateRequest { request_id, text } = request.into_inner();
-        command::check_request_id(&request_id)?;
-        command::check_text(&text)?;
-        let Ok(_permit) = self.commands.try_acquire() else {
-            return Err(Status::resource_exhausted(format!(
-                "{COMMANDS_MAX} commands are being written, which is the limit: try again"
-            )));
-        };
-        let view = self.view();
-        if !forwarded && let Some(leader) = self.elsewhere(&author, &view) {
-            let message = pb::AnnotateRequest { request_id, text };
-            let (mut client, request) = self.forward(leader, &author, message)?;
-            let answer = timeout(command::OUTCOME, client.annotate(request)).await;
-            return command::forwarded(answer);
+        self.order(request).await
+    }
+
+    async fn set_canary(
+        &self,
+        request: Request<pb::SetCanaryRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        self.order(request).await
+    }
+
+    async fn clear_canary(
+        &self,
+        request: Request<pb::ClearCanaryRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        self.order(request).await
+    }
+
+    async fn promote_canary(
+        &self,
+        request: Request<pb::PromoteCanaryRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        self.order(request).await
+    }
+
+    async fn canaries(
+        &self,
+        request: Request<pb::CanariesRequest>,
+    ) -> Result<Response<pb::CanariesResponse>, Status> {
+        let caller = require(&request, READERS)?.identity;
+        let request = request.into_inner();
+        if !request.stale {
+            let ask =
+                |mut client: AdminClient, request| async move { client.canaries(request).await };
+            if let Some(answer) = self.ask_leader(&caller, &request, ask).await {
+                return answer;
+            }
+            self.barrier().await?;
         }
-        let command = dovetail_routing::Command::Annotate { text: text.into() };
-        let answer = self.command(&view, &author, &request_id, "annotate", command).await?;
-        Ok(Response::new(answer))
+        let state = Arc::clone(&self.core.quorum.state().borrow());
+        let canaries = canary::canaries(&state, request.route)?;
+        Ok(Response::new(pb::CanariesResponse { canaries }))
     }
 
     async fn log(
@@ -242,37 +279,6 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
         let _ = self.barrier().await;
         let entries = log::entries(Arc::clone(&self.core.quorum), request.into_inner());
         Ok(Response::new(Box::pin(entries)))
-    }
-}
-
-/// Whose change this is: the caller's, or the operator's for whom a member asks.
-fn author<T>(request: &Request<T>) -> Result<Identity, Status> {
-    let may_change = &[Allow::Member, Allow::Operator(Role::Operator)];
-    let caller = require(request, may_change)?.identity;
-    let named = request.metadata().get(ON_BEHALF_OF);
-    if caller.slot().is_none() {
-        return match named {
-            None => Ok(caller),
-            Some(_) => Err(Status::permission_denied(format!(
-                "{caller} may not set {ON_BEHALF_OF}: only a member may"
-            ))),
-        };
-    }
-    let Some(named) = named else {
-        return Err(Status::permission_denied(format!(
-            "{caller} may change this on behalf of an operator only ({ON_BEHALF_OF})"
-        )));
-    };
-    let author: Identity = named
-        .to_str()
-        .map_err(|_| Status::invalid_argument(format!("{ON_BEHALF_OF} is not ASCII")))?
-        .parse()
-        .map_err(|error| Status::invalid_argument(format!("{ON_BEHALF_OF}: {error}")))?;
-    match &author {
-        Identity::Operator { role, .. } if *role >= Role::Operator => Ok(author),
-        _ => Err(Status::permission_denied(format!(
-            "{author} may not do this: it needs an operator of role operator"
-        ))),
     }
 }
 

@@ -13,7 +13,9 @@ use std::time::Duration;
 use dovetail_process::grpc::PeerInfo;
 use dovetail_proto::convert::encode_entry;
 use dovetail_proto::v1 as pb;
-use dovetail_routing::entry::{Applied, Entry, LogIndex, Payload, Rejection, SCHEMA_VERSION};
+use dovetail_routing::entry::{
+    Answered, Applied, Entry, LogIndex, Payload, Rejection, SCHEMA_VERSION,
+};
 use dovetail_routing::fact::{
     Change, DesiredState, EndpointMode, LabelValue, Listing, Network, Scale, Service, SwarmVersion,
     Task, TaskState,
@@ -139,7 +141,7 @@ impl FakeQuorum {
     }
 
     /// Writes an entry as the log's own.
-    pub(crate) fn write(&self, proposal: Proposal) -> (LogIndex, Applied) {
+    pub(crate) fn write(&self, proposal: Proposal) -> Answered {
         let mut log = self.log.lock().expect("not poisoned");
         let entry = Entry {
             schema_version: SCHEMA_VERSION,
@@ -158,15 +160,16 @@ impl FakeQuorum {
             _ => false,
         };
         let mut state = State::clone(&self.state.borrow());
-        let applied = if rejected {
-            Applied::Rejected(Rejection::AboveLimit { what: "services", given: 2, limit: 1 })
+        let answered = if rejected {
+            let rejection = Rejection::AboveLimit { what: "services", given: 2, limit: 1 };
+            Answered { index, applied: Applied::Rejected(rejection), first_answer: false }
         } else {
-            state.apply(index, &entry)
+            state.answer(index, &entry)
         };
         log.push(entry);
         self.state.send_replace(Arc::new(state));
         self.view.send_modify(|view| view.applied = index.0);
-        (index, applied)
+        answered
     }
 
     /// Writes an observation, as an earlier leader did.
@@ -195,11 +198,7 @@ impl Quorum for FakeQuorum {
         self.view.subscribe()
     }
 
-    async fn propose(
-        &self,
-        fence: Fence,
-        proposal: Proposal,
-    ) -> Result<(LogIndex, Applied), ProposeError> {
+    async fn propose(&self, fence: Fence, proposal: Proposal) -> Result<Answered, ProposeError> {
         tokio::task::yield_now().await;
         let view = self.view.borrow().clone();
         if view.fence != Some(fence) {

@@ -7,8 +7,9 @@ use std::future::Future;
 use std::sync::Arc;
 
 use dovetail_proto::v1 as pb;
+use dovetail_routing::entry::Answered;
 use dovetail_routing::state::State;
-use dovetail_routing::{Applied, LogIndex, Payload};
+use dovetail_routing::{LogIndex, Payload};
 use tokio::sync::watch;
 
 /// The number of a member's place in `--members`: its `--id`.
@@ -73,12 +74,13 @@ pub trait Quorum: Send + Sync + 'static {
     /// Leadership, membership and progress.
     fn view(&self) -> watch::Receiver<QuorumView>;
 
-    /// Writes an entry under `fence` and waits until it is applied here.
+    /// Writes an entry under `fence` and waits until it is applied here. A repeated
+    /// command gets its first answer.
     fn propose(
         &self,
         fence: Fence,
         proposal: Proposal,
-    ) -> impl Future<Output = Result<(LogIndex, Applied), ProposeError>> + Send;
+    ) -> impl Future<Output = Result<Answered, ProposeError>> + Send;
 
     /// Returns once this member's state holds every entry acknowledged before the call.
     fn read_barrier(&self) -> impl Future<Output = Result<(), ProposeError>> + Send;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dovetail_process::drain::DrainWatch;
 use dovetail_routing::Digest;
-use dovetail_routing::entry::{Applied, ClusterConfig, Command, Payload};
+use dovetail_routing::entry::{Answered, Applied, ClusterConfig, Command, Payload};
 use tokio::time::sleep;
 
 use crate::ports::{Fence, Proposal, Quorum, Slot};
@@ -111,14 +111,14 @@ impl<Q: Quorum> Seeder<Q> {
             payload: Payload::Command(Command::ApplyConfig(self.config.clone())),
         };
         match self.quorum.propose(fence, proposal).await {
-            Ok((index, Applied::Rejected(rejection))) => {
+            Ok(Answered { index, applied: Applied::Rejected(rejection), .. }) => {
                 telemetry::proposal_rejected(index, &rejection);
                 let reason = format!("the configuration of --config was refused: {rejection}");
                 self.soft.raise(PROBLEM, "--config", reason, index);
                 // The same would be refused again.
                 true
             }
-            Ok((index, _)) => {
+            Ok(Answered { index, .. }) => {
                 telemetry::configuration_seeded(index);
                 true
             }

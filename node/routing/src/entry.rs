@@ -216,6 +216,16 @@ pub enum Applied {
     Rejected(Rejection),
 }
 
+/// What whoever proposed an entry is told: a repeated command gets its first answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// The entry that was applied; of a repeated command, the first one.
+    pub index: LogIndex,
+    pub applied: Applied,
+    /// The request id was answered before, and this is that answer.
+    pub first_answer: bool,
+}
+
 /// Why an entry had no effect. Not an error: every member rejects it alike.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {

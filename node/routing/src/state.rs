@@ -22,7 +22,7 @@ pub use difference::Difference;
 pub use history::{INTENT_CHANGE_ROUTES_MAX, INTENT_CHANGES_MAX, NotKept};
 pub use rollback::{ENDED_ROLLBACKS_MAX, Held, Rollback};
 
-use crate::entry::{Applied, ClusterConfig, Entry, LogIndex};
+use crate::entry::{Answered, Applied, ClusterConfig, Entry, LogIndex, Rejection};
 use crate::fact::{Listing, Network, Service, SwarmNode, Task};
 use crate::labels::{HostKey, Intent};
 use crate::names::{NetworkId, ServiceCluster, ServiceId, SwarmId, SwarmNodeId, TaskId};
@@ -117,6 +117,20 @@ impl State {
         self.applied = index;
         self.leader_time_ms = self.leader_time_ms.max(entry.leader_time_ms);
         self.apply_new(index, entry)
+    }
+
+    /// Applies one committed entry as [`State::apply`] does, and tells a repeated command apart.
+    pub fn answer(&mut self, index: LogIndex, entry: &Entry) -> Answered {
+        let repeated = (!entry.request_id.is_empty())
+            .then(|| self.first_answer(&entry.actor, &entry.request_id))
+            .flatten();
+        let applied = self.apply(index, entry);
+        // Another command under a used id is refused: that is no repetition.
+        let reused = matches!(applied, Applied::Rejected(Rejection::RequestIdReused { .. }));
+        match repeated.filter(|_| !reused) {
+            Some((index, applied)) => Answered { index, applied, first_answer: true },
+            None => Answered { index, applied, first_answer: false },
+        }
     }
 
     /// The index of the last applied entry; 0 before the first.

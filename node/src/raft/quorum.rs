@@ -11,9 +11,9 @@ use dovetail_proto::v1 as pb;
 use dovetail_raft_store::{
     Answer, ENTRY_BYTES_MAX, EntryBytes, LeaderId, Ledger, MemberNode, Raft, TypeConfig,
 };
-use dovetail_routing::entry::SCHEMA_VERSION;
+use dovetail_routing::entry::{Answered, SCHEMA_VERSION};
 use dovetail_routing::state::State;
-use dovetail_routing::{Applied, Entry, LogIndex};
+use dovetail_routing::{Entry, LogIndex};
 use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, ForwardReason, LinearizableReadError, RaftError};
@@ -92,11 +92,7 @@ impl Quorum for RaftQuorum {
         self.view.clone()
     }
 
-    async fn propose(
-        &self,
-        fence: Fence,
-        proposal: Proposal,
-    ) -> Result<(LogIndex, Applied), ProposeError> {
+    async fn propose(&self, fence: Fence, proposal: Proposal) -> Result<Answered, ProposeError> {
         let raft = self.hub.raft().ok_or_else(|| self.not_leader())?;
         let entry = Entry {
             schema_version: SCHEMA_VERSION,
@@ -117,7 +113,8 @@ impl Quorum for RaftQuorum {
             .map_err(|_| ProposeError::Unknown {
             reason: format!("not applied within {PROPOSE_TIMEOUT:?}"),
         })??;
-        Ok((LogIndex(answer.index), answer.applied))
+        let Answer { index, applied, first_answer } = answer;
+        Ok(Answered { index: LogIndex(index), applied, first_answer })
     }
 
     async fn read_barrier(&self) -> Result<(), ProposeError> {

@@ -43,7 +43,7 @@ pub(crate) struct Plan {
 }
 
 #[derive(Debug, Serialize)]
-struct RouteChange {
+pub(super) struct RouteChange {
     service_cluster: String,
     /// `added`, `changed` or `removed`.
     change: String,
@@ -95,12 +95,6 @@ impl From<pb::RouteService> for CheckedService {
 impl Plan {
     pub(crate) fn new(answer: pb::PlanResponse, findings: Vec<Finding>) -> Self {
         let (problems, warnings) = parted(findings);
-        let change = |change: pb::RouteChange| RouteChange {
-            service_cluster: change.service_cluster,
-            change: change.change,
-            before: change.before.map(Into::into),
-            after: change.after.map(Into::into),
-        };
         let conflict = |conflict: pb::Conflict| Conflict {
             service: conflict.service,
             host: conflict.host,
@@ -109,11 +103,22 @@ impl Plan {
         };
         Self {
             index: answer.index,
-            routes: answer.routes.into_iter().map(change).collect(),
+            routes: answer.routes.into_iter().map(Into::into).collect(),
             problems,
             warnings,
             solved: answer.solved.into_iter().map(Into::into).collect(),
             conflicts: answer.conflicts.into_iter().map(conflict).collect(),
+        }
+    }
+}
+
+impl From<pb::RouteChange> for RouteChange {
+    fn from(change: pb::RouteChange) -> Self {
+        Self {
+            service_cluster: change.service_cluster,
+            change: change.change,
+            before: change.before.map(Into::into),
+            after: change.after.map(Into::into),
         }
     }
 }

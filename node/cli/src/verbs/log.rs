@@ -7,6 +7,7 @@ use dovetail_proto::v1 as pb;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
+use super::actor;
 use crate::core::Core;
 use crate::failure::{Failure, Meaning};
 use crate::json;
@@ -71,11 +72,6 @@ fn print(out: &Out, entries: Vec<pb::LogEntry>) -> Result<ExitCode, Failure> {
         ]);
     }
     out.print(&table, "no entries")
-}
-
-/// An identity without its scheme.
-fn actor(actor: &str) -> &str {
-    actor.strip_prefix(dovetail_process::identity::SCHEME).unwrap_or(actor)
 }
 
 /// The leader's clock in UTC; empty for an entry without a time.

@@ -86,10 +86,11 @@ fn service(planned: &Planned) -> pb::PlannedService {
     }
 }
 
-fn print(out: &Out, answer: &pb::PlanResponse) -> Result<ExitCode, Failure> {
+/// Prints routes that would differ.
+pub(super) fn print_changes(out: &Out, changes: &[pb::RouteChange]) -> Result<ExitCode, Failure> {
     let mut table =
         out.table(&["CHANGE", "SERVICE CLUSTER", "HOST", "PATH", "TLS", "BEFORE", "AFTER"]);
-    for change in &answer.routes {
+    for change in changes {
         let Some(route) = change.after.as_ref().or(change.before.as_ref()) else { continue };
         let tone = match change.change.as_str() {
             "added" => Tone::Good,
@@ -111,7 +112,11 @@ fn print(out: &Out, answer: &pb::PlanResponse) -> Result<ExitCode, Failure> {
             out.cell(served(change.after.as_ref()), Tone::Plain),
         ]);
     }
-    out.print(&table, "no route would change")?;
+    out.print(&table, "no route would change")
+}
+
+fn print(out: &Out, answer: &pb::PlanResponse) -> Result<ExitCode, Failure> {
+    print_changes(out, &answer.routes)?;
     for conflict in &answer.conflicts {
         out.line(&printable(&format!(
             "conflict: {}{} belongs to {}: {} would not serve it",

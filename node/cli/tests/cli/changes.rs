@@ -49,3 +49,62 @@ async fn a_lost_answer_is_asked_for_under_the_same_request_id() {
     assert_eq!(orders.len(), 2);
     assert_eq!(orders[0], orders[1]);
 }
+
+#[tokio::test]
+async fn a_canary_is_ordered_and_shown() {
+    let certificates = certificates();
+    let (leader, fake) = member(&certificates, 1, Mode::Leader).await;
+    let cli = Cli::new(&leader, &certificates);
+    let shares = ["--service", "shop_v1=9000", "--service", "shop_v2=1000"];
+    let set = [&["canary", "set", "--host", "shop.example", "--request-id", "r1"], &shares[..]];
+    let ran = cli.run(&set.concat()).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "unchanged at index 58, revision 42\n"));
+    let (id, ordered) = fake.orders.lock().expect("orders")[0].clone();
+    assert_eq!(id, "r1");
+    for said in ["shop.example", "\"shop_v1\", weight: 9000", "\"shop_v2\", weight: 1000"] {
+        assert!(ordered.contains(said), "{ordered}");
+    }
+    for verb in ["clear", "promote"] {
+        let ran = cli.run(&["canary", verb, "--host", "shop.example", "--path", "/app"]).await;
+        assert_eq!(ran.code, 0, "{verb}: {ran:?}");
+    }
+
+    let ran = cli.run(&["-o", "json", "canary", "list"]).await;
+    assert_eq!(
+        ran.stdout,
+        "[{\"service_cluster\":\"\",\"host\":\"shop.example\",\"path\":\"/\",\
+         \"shares\":[{\"service\":\"shop_v1\",\"weight\":9000},\
+         {\"service\":\"shop_v2\",\"weight\":1000}],\
+         \"in_force\":[{\"service\":\"shop_v1\",\"weight\":10000},\
+         {\"service\":\"shop_v2\",\"weight\":0}],\
+         \"actor\":\"dovetail://operator/anna\",\"index\":58}]\n"
+    );
+    let ran = cli.run(&["canary", "show", "--host", "shop.example"]).await;
+    assert!(ran.stdout.contains("shop_v1 90%, shop_v2 10%"), "{}", ran.stdout);
+    let ran = cli.run(&["canary", "show", "--host", "other.example"]).await;
+    assert_eq!((ran.code, ran.stderr.contains("has no canary")), (3, true), "{ran:?}");
+    let ran = cli.run(&["canary", "set", "--host", "a.example", "--service", "shop"]).await;
+    assert_eq!((ran.code, ran.stderr.contains("NAME=SHARE")), (2, true), "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_dry_run_says_so() {
+    let certificates = certificates();
+    let (leader, _) = member(&certificates, 1, Mode::Leader).await;
+    let cli = Cli::new(&leader, &certificates);
+    let ran = cli.run(&["-o", "json", "annotate", "--dry-run", "x"]).await;
+    assert_eq!(
+        ran.stdout,
+        "{\"index\":58,\"revision\":42,\"applied\":\"unchanged\",\"first_answer\":false,\
+         \"dry_run\":true,\"routes\":[]}\n"
+    );
+    let ran = cli.run(&["annotate", "--dry-run", "x"]).await;
+    assert!(ran.stdout.contains("nothing was written"), "{}", ran.stdout);
+    // A lost answer to a dry run leaves nothing unknown.
+    let (silent, _) = member(&certificates, 1, Mode::Silent).await;
+    let cli = Cli::new(&silent, &certificates);
+    let ran = cli.run(&["--timeout", "500ms", "annotate", "--dry-run", "x"]).await;
+    assert_eq!((ran.code, ran.stderr.contains("nothing was written")), (4, true), "{ran:?}");
+    let ran = cli.run(&["--timeout", "500ms", "annotate", "x"]).await;
+    assert_eq!((ran.code, ran.stderr.contains("--request-id")), (5, true), "{ran:?}");
+}

@@ -149,6 +149,35 @@ impl Fake {
     }
 }
 
+impl Fake {
+    /// What a member that behaves as it is told answers to any change.
+    async fn change(
+        &self,
+        request_id: String,
+        what: String,
+        dry_run: bool,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        self.leads()?;
+        let earlier = {
+            let mut orders = self.orders.lock().expect("orders");
+            orders.push((request_id.clone(), what));
+            orders.iter().filter(|(id, _)| *id == request_id).count() > 1
+        };
+        match self.mode {
+            Mode::Silent => std::future::pending().await,
+            Mode::Lossy if !earlier => Err(Status::unknown("leadership was lost meanwhile")),
+            _ => Ok(Response::new(pb::ChangeResponse {
+                index: 58,
+                revision: 42,
+                applied: "unchanged".to_owned(),
+                first_answer: earlier,
+                dry_run,
+                routes: Vec::new(),
+            })),
+        }
+    }
+}
+
 #[tonic::async_trait]
 impl Admin for Fake {
     async fn status(
@@ -344,22 +373,54 @@ impl Admin for Fake {
         request: Request<pb::AnnotateRequest>,
     ) -> Result<Response<pb::ChangeResponse>, Status> {
         grpc::require(&request, &[Allow::Operator(Role::Operator)])?;
-        self.leads()?;
         let request = request.into_inner();
-        let earlier = {
-            let mut orders = self.orders.lock().expect("orders");
-            orders.push((request.request_id.clone(), request.text));
-            orders.iter().filter(|(id, _)| *id == request.request_id).count() > 1
+        self.change(request.request_id, request.text, request.dry_run).await
+    }
+
+    async fn set_canary(
+        &self,
+        request: Request<pb::SetCanaryRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        let request = request.into_inner();
+        self.change(request.request_id, format!("{:?}", request.command), request.dry_run).await
+    }
+
+    async fn clear_canary(
+        &self,
+        request: Request<pb::ClearCanaryRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        let request = request.into_inner();
+        self.change(request.request_id, format!("{:?}", request.command), request.dry_run).await
+    }
+
+    async fn promote_canary(
+        &self,
+        request: Request<pb::PromoteCanaryRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        let request = request.into_inner();
+        self.change(request.request_id, format!("{:?}", request.command), request.dry_run).await
+    }
+
+    async fn canaries(
+        &self,
+        request: Request<pb::CanariesRequest>,
+    ) -> Result<Response<pb::CanariesResponse>, Status> {
+        let request = request.into_inner();
+        if !request.stale {
+            self.leads()?;
+        }
+        let share = |service: &str, weight| pb::Share { service: service.to_owned(), weight };
+        let canary = pb::Canary {
+            route: Some(route_ref("shop.example", "/")),
+            shares: vec![share("shop_v1", 9_000), share("shop_v2", 1_000)],
+            actor: "dovetail://operator/anna".to_owned(),
+            index: 58,
+            in_force: vec![share("shop_v1", 10_000), share("shop_v2", 0)],
         };
-        match self.mode {
-            Mode::Silent => std::future::pending().await,
-            Mode::Lossy if !earlier => Err(Status::unknown("leadership was lost meanwhile")),
-            _ => Ok(Response::new(pb::ChangeResponse {
-                index: 58,
-                revision: 42,
-                applied: "unchanged".to_owned(),
-                first_answer: earlier,
-            })),
+        let asked = request.route.filter(|route| *route != route_ref("shop.example", "/"));
+        match asked {
+            Some(route) => Err(Status::not_found(format!("{} has no canary", route.host))),
+            None => Ok(Response::new(pb::CanariesResponse { canaries: vec![canary] })),
         }
     }
 
@@ -389,6 +450,11 @@ impl Admin for Fake {
             .collect();
         Ok(Response::new(tokio_stream::iter(entries)))
     }
+}
+
+fn route_ref(host: &str, path: &str) -> pb::RouteRef {
+    let service_cluster = String::new();
+    pb::RouteRef { service_cluster, host: host.to_owned(), path: path.to_owned() }
 }
 
 fn service_cluster(name: &str, revision: u64, digest: &str) -> pb::ServiceClusterStatus {

@@ -159,13 +159,20 @@ fn command_in_words(command: Option<Command>) -> String {
         }
         Some(Command::AcceptSwarm(accept)) => format!("accept swarm {}", short(&accept.swarm)),
         Some(Command::Annotate(annotate)) => format!("remark: {}", short(&annotate.text)),
-        Some(Command::SetCanary(_)) => "set a canary's shares".to_owned(),
+        Some(Command::SetCanary(canary)) => {
+            format!("canary on {}: {}", route(canary.route), shares(&canary.shares))
+        }
         Some(Command::StartCanary(_)) => "start a canary".to_owned(),
         Some(Command::PauseCanary(_)) => "pause a canary".to_owned(),
         Some(Command::ResumeCanary(_)) => "resume a canary".to_owned(),
-        Some(Command::PromoteCanary(_)) => "promote a canary".to_owned(),
+        Some(Command::PromoteCanary(canary)) => match canary.service.as_str() {
+            "" => format!("promote the canary on {}", route(canary.route)),
+            service => format!("all of {} to {}", route(canary.route), short(service)),
+        },
         Some(Command::AbortCanary(_)) => "abort a canary".to_owned(),
-        Some(Command::ClearCanary(_)) => "clear a canary".to_owned(),
+        Some(Command::ClearCanary(canary)) => {
+            format!("clear the canary on {}", route(canary.route))
+        }
         Some(Command::DrainUpstream(_)) => "drain upstreams".to_owned(),
         Some(Command::UndrainUpstream(_)) => "undrain upstreams".to_owned(),
         Some(Command::RollbackRoutes(rollback)) => format!("roll back to {}", rollback.to),
@@ -173,6 +180,38 @@ fn command_in_words(command: Option<Command>) -> String {
         Some(Command::ActivateRules(rules)) => format!("activate rule set {}", rules.rules),
         None => "a command of a newer build".to_owned(),
     }
+}
+
+/// A route as an operator writes it; the default service cluster goes without saying.
+fn route(route: Option<pb::RouteRef>) -> String {
+    let Some(pb::RouteRef { service_cluster, host, path }) = route else {
+        return "no route".to_owned();
+    };
+    let path = if path.is_empty() { "/" } else { &path };
+    match service_cluster.as_str() {
+        "" => format!("{}{}", short(&host), short(path)),
+        cluster => format!("{}{} of service cluster {}", short(&host), short(path), short(cluster)),
+    }
+}
+
+/// Shares in per cent, such as `blue 90%, green 10%`.
+fn shares(shares: &[pb::Share]) -> String {
+    let mut words: Vec<_> = shares
+        .iter()
+        .take(NAMED_MAX)
+        .map(|share| format!("{} {}%", short(&share.service), percent(share.weight)))
+        .collect();
+    let more = shares.len().saturating_sub(NAMED_MAX);
+    if more > 0 {
+        words.push(format!("{more} more"));
+    }
+    words.join(", ")
+}
+
+/// Basis points in per cent, without needless zeros.
+fn percent(weight: u32) -> String {
+    let text = format!("{}.{:02}", weight / 100, weight % 100);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// A text on one line, cut to a length that a line can bear.
@@ -251,6 +290,39 @@ mod tests {
         assert_eq!(entry_of(row(pb::LedgerRowKind::Membership, b"")).kind, "membership");
         assert_eq!(entry_of(row(pb::LedgerRowKind::Entry, b"\xff\xff")).kind, "unreadable");
         assert_eq!(entry_of(row(pb::LedgerRowKind::Entry, b"")).kind, "unreadable");
+    }
+
+    #[test]
+    fn a_canary_is_told_with_its_route_and_shares() {
+        let place = |service_cluster: &str, path: &str| {
+            Some(pb::RouteRef {
+                service_cluster: service_cluster.to_owned(),
+                host: "shop.example".to_owned(),
+                path: path.to_owned(),
+            })
+        };
+        let share = |service: &str, weight| pb::Share { service: service.to_owned(), weight };
+        let set = pb::SetCanary {
+            route: place("", ""),
+            shares: vec![share("blue", 9_950), share("green", 50)],
+        };
+        for (command, told) in [
+            (Command::SetCanary(set), "canary on shop.example/: blue 99.5%, green 0.5%"),
+            (
+                Command::PromoteCanary(pb::PromoteCanary {
+                    route: place("red", "/app"),
+                    service: "green".to_owned(),
+                }),
+                "all of shop.example/app of service cluster red to green",
+            ),
+            (
+                Command::ClearCanary(pb::ClearCanary { route: place("", "/app") }),
+                "clear the canary on shop.example/app",
+            ),
+        ] {
+            assert_eq!(command_in_words(Some(command)), told);
+        }
+        assert_eq!([10_000, 100, 1, 0].map(percent), ["100", "1", "0.01", "0"]);
     }
 
     #[test]

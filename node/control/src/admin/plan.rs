@@ -116,7 +116,7 @@ fn beyond(problems: &[Problem], others: &[Problem]) -> Vec<pb::Problem> {
 }
 
 /// Routes that differ, by service cluster, host and path.
-fn changes(before: &State, after: &State) -> Vec<pb::RouteChange> {
+pub(super) fn changes(before: &State, after: &State) -> Vec<pb::RouteChange> {
     let clusters: BTreeSet<_> =
         before.service_clusters().into_iter().chain(after.service_clusters()).collect();
     let mut changes = Vec::new();

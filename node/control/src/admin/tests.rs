@@ -15,6 +15,9 @@ use crate::fleet::Fleet;
 use crate::services::services;
 use crate::soft::SoftProblems;
 
+mod commands;
+mod roles;
+
 const VIEWER: &str = "dovetail://operator/vera?role=viewer";
 const ANNA: &str = "dovetail://operator/anna?role=operator";
 
@@ -60,7 +63,8 @@ impl Stage {
 }
 
 fn remark(request_id: &str, text: &str) -> pb::AnnotateRequest {
-    pb::AnnotateRequest { request_id: request_id.to_owned(), text: text.to_owned() }
+    let (request_id, text) = (request_id.to_owned(), text.to_owned());
+    pb::AnnotateRequest { request_id, text, dry_run: false }
 }
 
 fn behalf(message: pb::AnnotateRequest, identity: &'static str) -> Request<pb::AnnotateRequest> {

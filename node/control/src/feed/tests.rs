@@ -273,7 +273,7 @@ async fn a_proxy_is_asked_for_counters_of_routes_with_a_canary() {
     };
     let shares = vec![Share { service: "s0".into(), weight: 10_000 }];
     let command = Command::SetCanary { route, shares };
-    let (_, applied) = stage.quorum.write(proposal(Payload::Command(command)));
+    let applied = stage.quorum.write(proposal(Payload::Command(command))).applied;
     assert!(!matches!(applied, Applied::Rejected(_)), "{applied:?}");
     let wanted = loop {
         let wanted = proxy.alive().await.traffic_wanted;

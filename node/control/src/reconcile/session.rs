@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dovetail_routing::entry::{Applied, LogIndex, Payload, Rejection};
+use dovetail_routing::entry::{Answered, Applied, LogIndex, Payload, Rejection};
 use dovetail_routing::fact::{Change, DockerEvent, Listing, Observed, Resynced};
 use dovetail_routing::state::State;
 use futures_util::StreamExt;
@@ -319,7 +319,7 @@ impl<'r, Q: Quorum, D: Observe> Session<'r, Q, D> {
             Err(ProposeError::Unknown { reason })
         });
         match outcome {
-            Ok((index, applied)) => {
+            Ok(Answered { index, applied, .. }) => {
                 if let Applied::Rejected(rejection) = &applied {
                     telemetry::proposal_rejected(index, rejection);
                 } else {

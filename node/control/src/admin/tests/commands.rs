@@ -1,0 +1,114 @@
+//! Commands: what all of them have in common, shown on canaries.
+
+use super::*;
+
+fn canary(request_id: &str, host: &str, shares: &[(&str, u32)]) -> pb::SetCanaryRequest {
+    let route = pb::RouteRef { host: host.to_owned(), ..pb::RouteRef::default() };
+    let share = |(service, weight): &(&str, u32)| pb::Share {
+        service: (*service).to_owned(),
+        weight: *weight,
+    };
+    let shares = shares.iter().map(share).collect();
+    pb::SetCanaryRequest {
+        request_id: request_id.to_owned(),
+        dry_run: false,
+        command: Some(pb::SetCanary { route: Some(route), shares }),
+    }
+}
+
+#[tokio::test]
+async fn a_canary_is_ordered_on_any_member_and_shown_to_all() {
+    let leader = stage(FakeQuorum::leader());
+    leader.quorum.know(&listing(&[("web", 2), ("api", 1)]));
+    let follower = stage(FakeQuorum::follower());
+    follower.with_leader(&leader);
+    let mut anna = follower.as_(ANNA);
+    let all_to_web = || canary("r1", "web.example", &[("web", 10_000)]);
+    let set = anna.set_canary(all_to_web()).await.expect("written").into_inner();
+    assert_eq!((set.index, set.first_answer, set.dry_run), (2, false, false));
+    let log = leader.quorum.log();
+    assert_eq!((&*log[1].actor, &*log[1].cause), ("dovetail://operator/anna", "canary set"));
+
+    let mut vera = follower.as_(VIEWER);
+    let shown = vera.canaries(pb::CanariesRequest::default()).await.expect("answered");
+    let shown = shown.into_inner().canaries;
+    assert_eq!((shown.len(), shown[0].index, shown[0].actor.as_str()), (1, 2, &*log[1].actor));
+    assert_eq!(shown[0].in_force, [pb::Share { service: "web".to_owned(), weight: 10_000 }]);
+    let elsewhere = pb::RouteRef { host: "api.example".to_owned(), ..pb::RouteRef::default() };
+    let ask = pb::CanariesRequest { stale: false, route: Some(elsewhere) };
+    let none = vera.canaries(ask).await.expect_err("it has none");
+    assert_eq!(none.code(), Code::NotFound);
+    assert!(none.message().contains("api.example/ has no canary"), "{}", none.message());
+
+    let again = anna.set_canary(all_to_web()).await.expect("answered").into_inner();
+    assert_eq!((again.index, again.revision, again.first_answer), (2, set.revision, true));
+    for (refused, said) in [
+        (canary("r1", "web.example", &[("web", 9_000), ("web", 1_000)]), "was used for another"),
+        (canary("r2", "web.example", &[("web", 9_000)]), "must sum to 10000"),
+        (canary("r3", "nowhere.example", &[("web", 10_000)]), "dovetail routes lists"),
+        (canary("r4", "web.example", &[("shop", 10_000)]), "is not on"),
+        (canary("r5", "web.example", &[("web", 70_000)]), "is above 10000"),
+        (canary("r6", "no host", &[("web", 10_000)]), "route.host"),
+    ] {
+        let status = anna.set_canary(refused).await.expect_err(said);
+        assert!(status.message().contains(said), "{}", status.message());
+    }
+    // A refusal is an answer, too: the same again is not a new try.
+    let refused = canary("r2", "web.example", &[("web", 9_000)]);
+    let status = anna.set_canary(refused).await.expect_err("refused before");
+    assert!(status.message().contains("a new try needs a new request id"), "{}", status.message());
+}
+
+#[tokio::test]
+async fn a_dry_run_tells_what_would_happen_and_writes_nothing() {
+    let leader = stage(FakeQuorum::leader());
+    let mut both = listing(&[("web", 1), ("api", 1)]);
+    for service in both.services.values_mut() {
+        let hosts = dovetail_routing::fact::LabelValue::Text("web.example".into());
+        service.labels.insert("com.docker.lb.hosts".into(), hosts);
+    }
+    leader.quorum.know(&both);
+    let follower = stage(FakeQuorum::follower());
+    follower.with_leader(&leader);
+    let mut anna = follower.as_(ANNA);
+    let digest = leader.quorum.current().digest();
+    let order = |dry_run| pb::SetCanaryRequest {
+        dry_run,
+        ..canary("r1", "web.example", &[("web", 9_000), ("api", 1_000)])
+    };
+    let dry = anna.set_canary(order(true)).await.expect("told").into_inner();
+    assert_eq!((dry.index, dry.applied.as_str(), dry.dry_run), (2, "changed", true));
+    let weights = |route: &Option<pb::Route>| {
+        let services = &route.as_ref().expect("a route").services;
+        services.iter().map(|service| service.weight).collect::<Vec<_>>()
+    };
+    assert_eq!(dry.routes.len(), 1);
+    assert_eq!(weights(&dry.routes[0].before), [5_000, 5_000]);
+    let mut after = weights(&dry.routes[0].after);
+    after.sort_unstable();
+    assert_eq!(after, [1_000, 9_000]);
+    assert_eq!(leader.quorum.current().digest(), digest, "nothing was written");
+    assert_eq!(leader.quorum.log().len(), 1);
+    let refused = pb::SetCanaryRequest { dry_run: true, ..canary("r1", "web.example", &[]) };
+    let status = anna.set_canary(refused).await.expect_err("refused");
+    assert_eq!(status.code(), Code::FailedPrecondition);
+
+    // A dry run uses no request id up, and tells of one that is.
+    let set = anna.set_canary(order(false)).await.expect("written").into_inner();
+    assert_eq!((set.index, set.first_answer), (dry.index, false));
+    assert_eq!(set.revision, dry.revision, "as it was told");
+    let dry = anna.set_canary(order(true)).await.expect("told").into_inner();
+    assert_eq!((dry.index, dry.first_answer), (2, true));
+}
+
+#[tokio::test]
+async fn a_command_has_a_limit_in_bytes() {
+    let stage = stage(FakeQuorum::leader());
+    let share = ("x".repeat(1_000), 1_u32);
+    let shares: Vec<_> = (0..1_100).map(|_| (share.0.as_str(), share.1)).collect();
+    let large = canary("r1", "web.example", &shares);
+    let status = stage.as_(ANNA).set_canary(large).await.expect_err("too large");
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().contains("at most 1048576 are taken"), "{}", status.message());
+    assert!(stage.quorum.log().is_empty());
+}
