@@ -16,6 +16,7 @@ mod fixture;
 mod follow;
 mod formation;
 mod leader;
+mod operator;
 mod outage;
 mod roles;
 mod soak;

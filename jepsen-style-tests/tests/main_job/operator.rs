@@ -1,0 +1,161 @@
+//! What an operator orders, on real processes, under load and with the leader killed in the
+//! middle: a share is that share, a canary that fails is taken back by itself, and the
+//! routes of before come back.
+
+use std::time::{Duration, Instant};
+
+use dovetail_jepsen::eventually;
+use dovetail_jepsen::load::{Load, LoadConfig, Report};
+use dovetail_jepsen::supervisor::Finished;
+use dovetail_jepsen::swarm::ServiceConfig;
+use serde_json::Value;
+
+use crate::fixture::{DEADLINE, System, unharmed};
+
+const HOST: &str = "shop.example";
+/// How often the plan of a canary looks.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+async fn run(system: &System, verb: &[&str]) -> Finished {
+    let json = [&["-o", "json"], verb].concat();
+    system.cluster.dovetail(&json).await.unwrap()
+}
+
+/// `dovetail -o json VERB…`, which ends with 0 and prints one value.
+async fn ask(system: &System, verb: &[&str]) -> Value {
+    let done = run(system, verb).await;
+    assert_eq!(done.code, Some(0), "{verb:?}: {done:?}");
+    serde_json::from_str(&done.stdout).unwrap()
+}
+
+/// Two versions with two tasks each on one host.
+async fn start() -> System {
+    let system = System::start().await;
+    for name in ["shop_v1", "shop_v2"] {
+        system.swarm.create(ServiceConfig::published(name, HOST, 2)).await.unwrap();
+    }
+    weights(&system, [5_000, 5_000]).await;
+    system
+}
+
+/// Waits until the two versions have these shares, on all members and proxies.
+async fn weights(system: &System, wanted: [u64; 2]) {
+    eventually(DEADLINE, || async {
+        let routes = system.cluster.routes().await?;
+        let route = routes.routes.iter().find(|route| route.host == HOST).ok_or("no route")?;
+        let named = |name: &str| route.services.iter().find(|service| service.name == name);
+        let weight = |name| named(name).map_or(0, |service| u64::from(service.weight));
+        let seen = [weight("shop_v1"), weight("shop_v2")];
+        if seen == wanted { Ok(()) } else { Err(format!("{seen:?}, not {wanted:?}")) }
+    })
+    .await;
+    system.cluster.agreement(DEADLINE).await.unwrap();
+}
+
+/// Waits until so many requests were sent.
+async fn sent(load: &Load, requests: u64) {
+    eventually(Duration::from_secs(120), || async {
+        let so_far = load.so_far().sent();
+        if so_far >= requests { Ok(()) } else { Err(format!("{so_far} requests")) }
+    })
+    .await;
+}
+
+/// How many answers came from tasks of a service.
+fn answers_of(system: &System, report: &Report, service: &str) -> u64 {
+    let tasks = system.swarm.tasks(service);
+    let by_upstream = report.by_upstream();
+    tasks.iter().filter_map(|task| by_upstream.get(task.name.as_str())).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenth_of_the_requests_is_a_tenth() {
+    let mut system = start().await;
+    let shares = ["--service", "shop_v1=9000", "--service", "shop_v2=1000"];
+    ask(&system, &[&["canary", "set", "--host", HOST], &shares[..]].concat()).await;
+    weights(&system, [9_000, 1_000]).await;
+    let proxies = system.cluster.proxy_addrs();
+    let load =
+        Load::start(LoadConfig { requests_per_second: 1_000, ..LoadConfig::of(HOST, proxies) });
+    sent(&load, 8_000).await;
+    let leader = system.cluster.leader(DEADLINE).await.unwrap();
+    system.cluster.kill_member(leader);
+    sent(&load, 20_000).await;
+    let report = unharmed(load, "a canary of 10 %, the leader killed").await;
+    let [v1, v2] = ["shop_v1", "shop_v2"].map(|name| answers_of(&system, &report, name));
+    println!("{v2} of {} requests by the canary", v1 + v2);
+    assert_eq!(v1 + v2, report.sent());
+    // One percentage point to either side.
+    assert!((v2 * 100).abs_diff((v1 + v2) * 10) <= v1 + v2, "{v2} of {}", v1 + v2);
+    system.cluster.start_member(leader).unwrap();
+    system.same_digest_everywhere().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_that_fails_is_taken_back_and_the_log_says_why() {
+    let mut system = start().await;
+    let all = ["--service", "shop_v1=10000", "--service", "shop_v2=0"];
+    ask(&system, &[&["canary", "set", "--host", HOST], &all[..]].concat()).await;
+    weights(&system, [10_000, 0]).await;
+    let load = system.load(HOST);
+    let interval = format!("{}s", INTERVAL.as_secs());
+    let plan = [
+        ["--from", "shop_v1"],
+        ["--to", "shop_v2"],
+        ["--steps", "1000,4000,10000"],
+        ["--interval", &interval],
+        ["--max-error-rate", "5%"],
+        ["--min-requests", "20"],
+    ];
+    ask(&system, &[&["canary", "start", "--host", HOST], plan.as_flattened()].concat()).await;
+    weights(&system, [9_000, 1_000]).await;
+    let leader = system.cluster.leader(DEADLINE).await.unwrap();
+    system.cluster.kill_member(leader);
+    println!("the leader was killed in the first step");
+    weights_alone(&system, [6_000, 4_000]).await;
+    let before = load.so_far();
+    assert_eq!(before.failed(), 0, "{before}");
+
+    for task in system.swarm.tasks("shop_v2") {
+        system.swarm.set_status(&task, Some(500));
+    }
+    let broken = Instant::now();
+    weights_alone(&system, [10_000, 0]).await;
+    let after = broken.elapsed();
+    println!("errors were injected, and the canary was aborted after {after:?}");
+    // The figures are told every second, and one look more may be under way.
+    assert!(after < INTERVAL + Duration::from_secs(2), "{after:?}");
+    load.finish().await;
+    let shown = ask(&system, &["canary", "show", "--host", HOST]).await;
+    assert_eq!(shown["run"]["state"], "aborted", "{shown}");
+
+    let log = run(&system, &["log", "show", "--limit", "100000"]).await;
+    let entries = log.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let told: Vec<_> = entries.filter(|entry| entry["kind"] == "command").collect();
+    let aborted = told.last().unwrap()["summary"].as_str().unwrap().to_owned();
+    println!("{aborted}");
+    for figure in ["abort", "shop.example", "requests", "errors"] {
+        assert!(aborted.contains(figure), "{figure:?} in {aborted:?}");
+    }
+    system.cluster.start_member(leader).unwrap();
+    system.same_digest_everywhere().await;
+}
+
+/// [`weights`] while a member is gone: what the core derives and every proxy has in force.
+async fn weights_alone(system: &System, wanted: [u64; 2]) {
+    eventually(DEADLINE, || async {
+        let routes = system.cluster.routes().await?;
+        let status = system.cluster.status().await?;
+        let route = routes.routes.iter().find(|route| route.host == HOST).ok_or("no route")?;
+        let named = |name: &str| route.services.iter().find(|service| service.name == name);
+        let weight = |name| named(name).map_or(0, |service| u64::from(service.weight));
+        let seen = [weight("shop_v1"), weight("shop_v2")];
+        let behind = status.proxies.iter().filter(|proxy| proxy.revision != routes.revision);
+        match (seen == wanted, behind.count()) {
+            (true, 0) => Ok(()),
+            (true, behind) => Err(format!("{behind} proxies are behind")),
+            _ => Err(format!("{seen:?}, not {wanted:?}")),
+        }
+    })
+    .await;
+}
