@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // For gRPC reflection.
     fs::write(out.join("dovetail.bin"), prost::Message::encode_to_vec(&descriptors))?;
     tonic_prost_build::configure()
+        .bytes(".dovetail.v1.BackupPart.content")
         .bytes(".dovetail.v1.LedgerRow.entry")
         .bytes(".dovetail.v1.RaftMessage.payload")
         .bytes(".dovetail.v1.SnapshotUpdate.canonical")

@@ -156,6 +156,15 @@ pub(crate) enum Verb {
     /// What part of a route's requests each service gets
     #[command(subcommand)]
     Canary(Canary),
+    /// Saves everything that the quorum decided into a file, for dovetaild restore
+    #[command(after_help = "The file is never overwritten.\n\nExamples:\n  \
+        dovetail backup dovetail-2026-11-23.backup\n  \
+        dovetail -o json backup today.backup | jq .index")]
+    Backup {
+        /// Where to
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// What happened, entry by entry
     #[command(subcommand)]
     Log(Log),

@@ -1,5 +1,6 @@
 //! The verbs: ask, then print.
 
+mod backup;
 mod canary;
 mod change;
 mod check;
@@ -41,6 +42,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
         Verb::Plan { files, prune } => plan::run(&core()?, &out, &files, prune).await,
         Verb::Annotate { text, change } => change::annotate(&core()?, &out, text, &change).await,
         Verb::Canary(verb) => canary::run(&core()?, &out, verb).await,
+        Verb::Backup { file } => backup::run(&core()?, &out, &file, options.timeout).await,
         Verb::Log(Log::Show { from, limit }) => {
             log::show(&core()?, &out, from, limit, options.timeout).await
         }

@@ -25,6 +25,7 @@ use crate::services::Core;
 pub use command::{ANNOTATION_BYTES_MAX, COMMAND_BYTES_MAX};
 pub use log::LIMIT_MAX;
 
+mod backup;
 mod canary;
 mod command;
 mod log;
@@ -59,12 +60,19 @@ pub struct Admin<Q, P, D> {
     core: Core<Q, P, D>,
     commands: Semaphore,
     plans: Semaphore,
+    /// One at a time: each is a copy of everything.
+    backups: Arc<Semaphore>,
 }
 
 impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
     /// Serves what `core` knows.
     pub fn new(core: Core<Q, P, D>) -> Self {
-        Self { core, commands: Semaphore::new(COMMANDS_MAX), plans: Semaphore::new(PLANS_MAX) }
+        Self {
+            core,
+            commands: Semaphore::new(COMMANDS_MAX),
+            plans: Semaphore::new(PLANS_MAX),
+            backups: Arc::new(Semaphore::new(1)),
+        }
     }
 
     fn view(&self) -> QuorumView {
@@ -128,6 +136,7 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
 
 #[tonic::async_trait]
 impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D> {
+    type BackupStream = Pin<Box<dyn Stream<Item = Result<pb::BackupPart, Status>> + Send>>;
     type LogStream = Pin<Box<dyn Stream<Item = Result<pb::LogEntry, Status>> + Send>>;
 
     async fn status(
@@ -268,6 +277,15 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
         let state = Arc::clone(&self.core.quorum.state().borrow());
         let canaries = canary::canaries(&state, request.route)?;
         Ok(Response::new(pb::CanariesResponse { canaries }))
+    }
+
+    async fn backup(
+        &self,
+        request: Request<pb::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        require(&request, &[Allow::Operator(Role::Admin)])?;
+        let parts = self.backup_parts().await?;
+        Ok(Response::new(Box::pin(parts)))
     }
 
     async fn log(

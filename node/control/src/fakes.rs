@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use dovetail_process::grpc::PeerInfo;
 use dovetail_proto::convert::encode_entry;
 use dovetail_proto::v1 as pb;
@@ -234,6 +235,11 @@ impl Quorum for FakeQuorum {
                 hash: vec![7; 32],
             });
         Ok(rows.collect())
+    }
+
+    async fn backup(&self) -> Result<(LogIndex, Bytes), String> {
+        let state = self.current();
+        Ok((state.applied_index(), state.encode().into()))
     }
 
     fn leader_silent_ms(&self) -> u64 {

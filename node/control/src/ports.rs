@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use dovetail_proto::v1 as pb;
 use dovetail_routing::entry::Answered;
 use dovetail_routing::state::State;
@@ -91,6 +92,10 @@ pub trait Quorum: Send + Sync + 'static {
         from: LogIndex,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<pb::LedgerRow>, String>> + Send;
+
+    /// The state after at least every entry that is applied now, as the file of a raft
+    /// snapshot, and the last index that it holds.
+    fn backup(&self) -> impl Future<Output = Result<(LogIndex, Bytes), String>> + Send;
 
     /// When this member last heard from the leader, in milliseconds; 0 while it leads.
     fn leader_silent_ms(&self) -> u64;

@@ -26,6 +26,8 @@ use super::hub::Hub;
 const PROPOSE_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// How long a read waits for the quorum.
 const READ_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// How long a raft snapshot may take to be written.
+const BACKUP_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause before a fresh leader is asked again: its lease begins with the first answers.
 const LEASE_PAUSE: Duration = Duration::from_millis(10);
 
@@ -146,6 +148,24 @@ impl Quorum for RaftQuorum {
             .await
             .map_err(|error| error.to_string())?
             .map_err(|error| dovetail_process::chain(&error))
+    }
+
+    async fn backup(&self) -> Result<(LogIndex, Bytes), String> {
+        let raft = self.hub.raft().ok_or("raft has not started")?;
+        let applied = raft.metrics().borrow_watched().last_applied.map_or(0, |id| id.index);
+        raft.trigger().snapshot().await.map_err(|error| error.to_string())?;
+        let held = |metrics: &openraft::RaftMetrics<TypeConfig>| {
+            metrics.snapshot.is_some_and(|held| held.index >= applied)
+        };
+        let wait = raft.wait(Some(BACKUP_TIMEOUT)).metrics(held, "a raft snapshot").await;
+        let metrics = wait.map_err(|error| error.to_string())?;
+        let index = metrics.snapshot.map_or(0, |held| held.index);
+        let store = self.hub.store.clone();
+        let file = tokio::task::spawn_blocking(move || store.newest_snapshot())
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())?;
+        Ok((LogIndex(index), file.ok_or("there is no raft snapshot")?))
     }
 
     fn leader_silent_ms(&self) -> u64 {

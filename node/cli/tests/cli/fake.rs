@@ -424,6 +424,32 @@ impl Admin for Fake {
         }
     }
 
+    type BackupStream = tokio_stream::Iter<std::vec::IntoIter<Result<pb::BackupPart, Status>>>;
+
+    async fn backup(
+        &self,
+        request: Request<pb::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        grpc::require(&request, &[Allow::Operator(Role::Admin)])?;
+        use pb::backup_part::Part;
+        let content = b"everything";
+        let header = pb::BackupHeader {
+            cluster_id: "c1".to_owned(),
+            index: 57,
+            bytes: content.len() as u64,
+            hash: blake3::hash(content).as_bytes().to_vec(),
+        };
+        let parts = [
+            Part::Header(header),
+            Part::Content(content[..4].into()),
+            Part::Content(content[4..].into()),
+        ];
+        let parts = parts.map(|part| Ok(pb::BackupPart { part: Some(part) }));
+        // One that loses answers loses the end, too.
+        let sent = if self.mode == Mode::Lossy { 2 } else { 3 };
+        Ok(Response::new(tokio_stream::iter(parts.into_iter().take(sent).collect::<Vec<_>>())))
+    }
+
     type LogStream = tokio_stream::Iter<std::vec::IntoIter<Result<pb::LogEntry, Status>>>;
 
     async fn log(

@@ -1,6 +1,7 @@
 //! `dovetail` from outside: what it prints, and how it ends.
 
 mod answers;
+mod backups;
 mod changes;
 mod check;
 mod endings;

@@ -19,6 +19,7 @@ const ROLES: &[(&str, Role)] = &[
     ("ClearCanary", Role::Operator),
     ("PromoteCanary", Role::Operator),
     ("Canaries", Role::Viewer),
+    ("Backup", Role::Admin),
     ("Log", Role::Operator),
 ];
 
