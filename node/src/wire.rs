@@ -9,6 +9,7 @@ use dovetail_config::ClusterKeys;
 use dovetail_control::fleet::Fleet;
 use dovetail_control::ports::{QuorumView, Slot};
 use dovetail_control::reconcile;
+use dovetail_control::schedule::Schedule;
 use dovetail_control::seed::Seeder;
 use dovetail_control::services::Core;
 use dovetail_control::soft::SoftProblems;
@@ -160,6 +161,7 @@ fn start_jobs(core: &MemberCore, slot: Slot, keys: ClusterKeys, readiness: &Read
         core.soft.clone(),
     );
     drain.spawn(reconciler.run(drain.clone()));
+    drain.spawn(Schedule::new(core.clone(), slot).run(drain.clone()));
     drain.spawn(Vitals::new(core.clone(), readiness).run(drain.clone()));
     if let Some(config) = keys.config {
         let seeder = Seeder::new(Arc::clone(&core.quorum), config, slot, core.soft.clone());

@@ -176,15 +176,7 @@ fn known() -> Vec<(String, Entry)> {
 }
 
 /// Commands that no rule set knows yet.
-const LATER: [&str; 7] = [
-    "StartCanary",
-    "PauseCanary",
-    "ResumeCanary",
-    "AbortCanary",
-    "DrainUpstream",
-    "UndrainUpstream",
-    "ActivateRules",
-];
+const LATER: [&str; 1] = ["ActivateRules"];
 
 /// The operator's commands: on the wire from the first release on, some known later.
 fn commands() -> Vec<(&'static str, pb::command::Command)> {
@@ -196,11 +188,25 @@ fn commands() -> Vec<(&'static str, pb::command::Command)> {
             path: "/app".into(),
         })
     };
-    let target = || {
-        Some(pb::DrainTarget {
-            target: Some(pb::drain_target::Target::Address("10.0.1.3:8080".into())),
-        })
+    let figures = |proxy: &str, missing| pb::ProxyFigures {
+        proxy: proxy.into(),
+        requests: 1_000,
+        errors: 7,
+        latencies: vec![
+            pb::LatencyBucket { bucket: 80, count: 990 },
+            pb::LatencyBucket { bucket: 239, count: 10 },
+        ],
+        missing,
     };
+    let evidence = || pb::Evidence {
+        run: 41,
+        step: 1,
+        window_ms: 30_000,
+        proxies: vec![figures("edge-1", false), figures("edge-2", true)],
+    };
+    use pb::drain_target::Target as T;
+    let aimed = |target| pb::DrainTarget { target: Some(target) };
+    let target = || Some(aimed(T::Address("10.0.1.3:8080".into())));
     vec![
         (
             "SetCanary",
@@ -228,7 +234,7 @@ fn commands() -> Vec<(&'static str, pb::command::Command)> {
             "PromoteCanary",
             C::PromoteCanary(pb::PromoteCanary { route: route(), service: String::new() }),
         ),
-        ("AbortCanary", C::AbortCanary(pb::AbortCanary { route: route() })),
+        ("AbortCanary", C::AbortCanary(pb::AbortCanary { route: route(), evidence: None })),
         ("ClearCanary", C::ClearCanary(pb::ClearCanary { route: route() })),
         (
             "DrainUpstream",
@@ -269,6 +275,32 @@ fn commands() -> Vec<(&'static str, pb::command::Command)> {
                 service_cluster: "east".into(),
                 host: "*".into(),
                 service: "shop".into(),
+            }),
+        ),
+        (
+            "AdvanceCanary",
+            C::AdvanceCanary(pb::AdvanceCanary {
+                route: route(),
+                step: 2,
+                evidence: Some(evidence()),
+            }),
+        ),
+        (
+            "AbortCanary by evidence",
+            C::AbortCanary(pb::AbortCanary { route: route(), evidence: Some(evidence()) }),
+        ),
+        (
+            "DrainUpstream of a service",
+            C::DrainUpstream(pb::DrainUpstream {
+                target: Some(aimed(T::Service("shop".into()))),
+                for_ms: None,
+                force: false,
+            }),
+        ),
+        (
+            "UndrainUpstream of a swarm node",
+            C::UndrainUpstream(pb::UndrainUpstream {
+                target: Some(aimed(T::SwarmNode("worker-1".into()))),
             }),
         ),
     ]
@@ -343,6 +375,25 @@ fn what_is_refused_is_named() {
         let shares = vec![pb::Share { service: "shop".into(), weight }];
         on_the_wire(pb::command::Command::SetCanary(pb::SetCanary { route, shares }))
     };
+    let advance = |bucket: Option<u32>| {
+        let latencies = |bucket| vec![pb::LatencyBucket { bucket, count: 1 }];
+        let figures = |bucket| pb::ProxyFigures {
+            latencies: latencies(bucket),
+            ..pb::ProxyFigures::default()
+        };
+        let evidence =
+            |bucket| pb::Evidence { proxies: vec![figures(bucket)], ..pb::Evidence::default() };
+        on_the_wire(pb::command::Command::AdvanceCanary(pb::AdvanceCanary {
+            route: Some(pb::RouteRef { host: "shop.example".into(), ..pb::RouteRef::default() }),
+            step: 2,
+            evidence: bucket.map(evidence),
+        }))
+    };
+    let drain = |target: Option<Option<&str>>| {
+        let address = |given: &str| pb::drain_target::Target::Address(given.into());
+        let target = target.map(|given| pb::DrainTarget { target: given.map(address) });
+        on_the_wire(pb::command::Command::UndrainUpstream(pb::UndrainUpstream { target }))
+    };
     let checkpoint = pb::Checkpoint { index: 1, state: vec![1; 32], ledger: vec![1; 31] };
     for (given, message) in [
         (pb::Entry { payload: None, ..valid(Payload::Tick) }, "entry.payload is missing"),
@@ -383,6 +434,14 @@ fn what_is_refused_is_named() {
         (
             canary(Some(("shop.example", "app")), 1_000),
             "route.path \"app\": must start with a slash",
+        ),
+        (advance(None), "evidence is missing"),
+        (advance(Some(240)), "latencies.bucket \"240\": is none that this build knows"),
+        (drain(None), "command.target is missing"),
+        (drain(Some(None)), "target is missing"),
+        (
+            drain(Some(Some("10.0.1.3"))),
+            "target.address \"10.0.1.3\": must be IP:PORT, as dovetail routes prints it",
         ),
         (canary(Some(("shop.example", "")), 70_000), "share.weight \"70000\": is above 10000"),
         (
@@ -468,7 +527,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_of_a_command_panic(position in 0_usize..13, at in 0_usize..400, byte: u8) {
+    fn no_bytes_of_a_command_panic(position in 0_usize..commands().len(), at in 0_usize..400, byte: u8) {
         let (_, command) = commands().swap_remove(position);
         let mut bytes = on_the_wire(command).encode_to_vec();
         let at = at % bytes.len();

@@ -67,6 +67,8 @@ pub(crate) struct FakeQuorum {
     pub(crate) view: watch::Sender<QuorumView>,
     pub(crate) cut_off: AtomicBool,
     pub(crate) silent_ms: AtomicU64,
+    /// When its clock showed one second after 1970.
+    began: Instant,
 }
 
 pub(crate) const FENCE: Fence = Fence { term: 1, node: 1 };
@@ -97,6 +99,7 @@ impl FakeQuorum {
             view: watch::Sender::new(view),
             cut_off: AtomicBool::new(false),
             silent_ms: AtomicU64::new(0),
+            began: Instant::now(),
         })
     }
 
@@ -146,7 +149,7 @@ impl FakeQuorum {
         let mut log = self.log.lock().expect("not poisoned");
         let entry = Entry {
             schema_version: SCHEMA_VERSION,
-            leader_time_ms: 1_000,
+            leader_time_ms: self.leader_time_ms(),
             actor: proposal.actor,
             request_id: proposal.request_id,
             cause: proposal.cause,
@@ -240,6 +243,10 @@ impl Quorum for FakeQuorum {
     async fn backup(&self) -> Result<(LogIndex, Bytes), String> {
         let state = self.current();
         Ok((state.applied_index(), state.encode().into()))
+    }
+
+    fn leader_time_ms(&self) -> u64 {
+        1_000 + u64::try_from(self.began.elapsed().as_millis()).expect("a short test")
     }
 
     fn leader_silent_ms(&self) -> u64 {

@@ -12,6 +12,7 @@
 //! * [`observe`]: what it needs of Docker;
 //! * [`reconcile`]: the leader's job: observations become entries;
 //! * [`seed`]: a file's cluster keys become an entry;
+//! * [`schedule`]: the leader's clock: deadlines, and the steps of canaries;
 //! * [`feed`], [`fleet`]: snapshots to the subscribers, and what they answered;
 //! * [`traffic`]: what services with a canary answered, as the subscribers counted it;
 //! * [`admin`]: what operators ask and order;
@@ -28,6 +29,7 @@ pub mod local;
 pub mod observe;
 pub mod ports;
 pub mod reconcile;
+pub mod schedule;
 pub mod seed;
 pub mod services;
 pub mod soft;

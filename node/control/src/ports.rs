@@ -97,6 +97,9 @@ pub trait Quorum: Send + Sync + 'static {
     /// snapshot, and the last index that it holds.
     fn backup(&self) -> impl Future<Output = Result<(LogIndex, Bytes), String>> + Send;
 
+    /// The time in milliseconds that an entry proposed now would carry.
+    fn leader_time_ms(&self) -> u64;
+
     /// When this member last heard from the leader, in milliseconds; 0 while it leads.
     fn leader_silent_ms(&self) -> u64;
 }

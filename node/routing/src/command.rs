@@ -1,7 +1,10 @@
 //! What an operator orders, or a member on the cluster's behalf.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::canary::{Evidence, Plan};
 use crate::codec::{Canonical, InvalidBytes, Reader};
 use crate::entry::{ClusterConfig, LogIndex};
 use crate::intent::Scope;
@@ -38,6 +41,39 @@ pub enum Command {
     },
     /// Ends rollbacks: routes are again what Swarm says, with equal weights.
     ReleaseRollback { service_cluster: ServiceCluster, scope: Scope },
+    /// Moves a route from one service to another, step by step, as long as its figures
+    /// allow it.
+    StartCanary {
+        route: RouteKey,
+        /// By name, both.
+        from: Arc<str>,
+        to: Arc<str>,
+        plan: Plan,
+    },
+    /// Keeps the step in force, whatever its figures say.
+    PauseCanary { route: RouteKey },
+    /// Measures the step anew.
+    ResumeCanary { route: RouteKey },
+    /// The next step: the leader's own, with what it was judged by.
+    AdvanceCanary {
+        route: RouteKey,
+        /// The step to be, counted from 1; one more than there are finishes the run.
+        step: u32,
+        evidence: Evidence,
+    },
+    /// Returns to the weights before the start: an operator's order, or the leader's with
+    /// what demands it.
+    AbortCanary { route: RouteKey, evidence: Option<Evidence> },
+    /// Takes upstreams out of the rotation.
+    DrainUpstream {
+        target: DrainTarget,
+        /// For so many milliseconds of leader time; `None` is until it is undrained.
+        for_ms: Option<u64>,
+        /// Even if it leaves a route without an active upstream.
+        force: bool,
+    },
+    /// Lifts an operator's drain, and no reason of Swarm's.
+    UndrainUpstream { target: DrainTarget },
     /// A command that this rule set does not know: answered, never applied.
     Unknown { name: Arc<str> },
 }
@@ -57,19 +93,75 @@ impl Command {
         match self {
             Self::SetCanary { route, .. }
             | Self::ClearCanary { route }
-            | Self::PromoteCanary { route, .. } => Some(route),
+            | Self::PromoteCanary { route, .. }
+            | Self::StartCanary { route, .. }
+            | Self::PauseCanary { route }
+            | Self::ResumeCanary { route }
+            | Self::AdvanceCanary { route, .. }
+            | Self::AbortCanary { route, .. } => Some(route),
             Self::ApplyConfig(_)
             | Self::Annotate { .. }
             | Self::AcceptSwarm { .. }
             | Self::RollbackRoutes { .. }
             | Self::ReleaseRollback { .. }
+            | Self::DrainUpstream { .. }
+            | Self::UndrainUpstream { .. }
             | Self::Unknown { .. } => None,
+        }
+    }
+}
+
+/// What a drain is aimed at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DrainTarget {
+    /// The tasks that are reached there now; never a virtual address.
+    Address(SocketAddr),
+    /// By name.
+    Service(Arc<str>),
+    /// By name or id: all tasks on it, those to come too.
+    SwarmNode(Arc<str>),
+}
+
+impl fmt::Display for DrainTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Service(name) => write!(f, "service {name}"),
+            Self::SwarmNode(name) => write!(f, "swarm node {name}"),
         }
     }
 }
 
 crate::codec::fields! {
     Share { service weight }
+}
+
+impl Canonical for DrainTarget {
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Address(address) => {
+                out.push(0);
+                address.write(out);
+            }
+            Self::Service(name) => {
+                out.push(1);
+                name.write(out);
+            }
+            Self::SwarmNode(name) => {
+                out.push(2);
+                name.write(out);
+            }
+        }
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, InvalidBytes> {
+        match from.tag("target of a drain")? {
+            0 => Ok(Self::Address(from.read()?)),
+            1 => Ok(Self::Service(from.read()?)),
+            2 => Ok(Self::SwarmNode(from.read()?)),
+            other => Err(from.invalid("target of a drain", format!("has no variant {other}"))),
+        }
+    }
 }
 
 impl Canonical for Command {
@@ -117,6 +209,42 @@ impl Canonical for Command {
                 service_cluster.write(out);
                 scope.write(out);
             }
+            Self::StartCanary { route, from, to, plan } => {
+                out.push(9);
+                route.write(out);
+                from.write(out);
+                to.write(out);
+                plan.write(out);
+            }
+            Self::PauseCanary { route } => {
+                out.push(10);
+                route.write(out);
+            }
+            Self::ResumeCanary { route } => {
+                out.push(11);
+                route.write(out);
+            }
+            Self::AdvanceCanary { route, step, evidence } => {
+                out.push(12);
+                route.write(out);
+                step.write(out);
+                evidence.write(out);
+            }
+            Self::AbortCanary { route, evidence } => {
+                out.push(15);
+                route.write(out);
+                evidence.write(out);
+            }
+            Self::DrainUpstream { target, for_ms, force } => {
+                out.push(7);
+                target.write(out);
+                for_ms.write(out);
+                force.write(out);
+            }
+            Self::UndrainUpstream { target } => {
+                out.push(8);
+                target.write(out);
+            }
         }
     }
 
@@ -136,6 +264,26 @@ impl Canonical for Command {
                 for_ms: from.read()?,
             }),
             14 => Ok(Self::ReleaseRollback { service_cluster: from.read()?, scope: from.read()? }),
+            7 => Ok(Self::DrainUpstream {
+                target: from.read()?,
+                for_ms: from.read()?,
+                force: from.read()?,
+            }),
+            8 => Ok(Self::UndrainUpstream { target: from.read()? }),
+            9 => Ok(Self::StartCanary {
+                route: from.read()?,
+                from: from.read()?,
+                to: from.read()?,
+                plan: from.read()?,
+            }),
+            10 => Ok(Self::PauseCanary { route: from.read()? }),
+            11 => Ok(Self::ResumeCanary { route: from.read()? }),
+            12 => Ok(Self::AdvanceCanary {
+                route: from.read()?,
+                step: from.read()?,
+                evidence: from.read()?,
+            }),
+            15 => Ok(Self::AbortCanary { route: from.read()?, evidence: from.read()? }),
             other => Err(from.invalid("command", format!("has no variant {other}"))),
         }
     }

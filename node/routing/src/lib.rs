@@ -12,6 +12,7 @@
 //!
 //! * [`names`]: parsed types (host, context root, port, ids);
 //! * [`fact`]: what Docker showed;
+//! * [`canary`]: what moves a share step by step, and the judgement of each step;
 //! * [`command`]: what an operator orders;
 //! * [`entry`]: one committed log entry and the answer to it;
 //! * [`snapshot`]: what a proxy receives, with its canonical bytes and digest;
@@ -22,6 +23,7 @@
 //!
 //! Not here: protobuf (`proto` converts), Docker's API, storage, time.
 
+pub mod canary;
 mod codec;
 pub mod command;
 pub mod entry;

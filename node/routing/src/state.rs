@@ -19,8 +19,10 @@ pub use answers::ANSWERS_MAX;
 pub use canary::{CANARIES_PER_CLUSTER_MAX, Canary, Override};
 pub use compare::KeptOut;
 pub use difference::Difference;
+pub use drains::{DRAINS_MAX, Drain, Drained};
 pub use history::{INTENT_CHANGE_ROUTES_MAX, INTENT_CHANGES_MAX, NotKept};
 pub use rollback::{ENDED_ROLLBACKS_MAX, Held, Rollback};
+pub use runs::{Run, RunState};
 
 use crate::entry::{Answered, Applied, ClusterConfig, Entry, LogIndex, Rejection};
 use crate::fact::{Listing, Network, Service, SwarmNode, Task};
@@ -32,10 +34,13 @@ use answers::Answers;
 pub(crate) use canary::CANARIES;
 use claims::Claims;
 use cluster::Cluster;
+pub(crate) use drains::DRAINS;
+use drains::Drains;
 use facts::Facts;
 use force::HostTls;
 pub(crate) use rollback::ROUTES;
 use rollback::Rollbacks;
+pub(crate) use runs::EVIDENCE;
 use upstreams::Shared;
 
 mod ancestry;
@@ -49,11 +54,13 @@ mod compare;
 mod converging;
 mod derive;
 mod difference;
+mod drains;
 mod facts;
 mod force;
 mod history;
 mod line;
 mod rollback;
+mod runs;
 mod upstreams;
 
 /// Routes of one service cluster; an intent that would pass it is invalid.
@@ -94,6 +101,8 @@ pub struct State {
     /// What operators ordered for routes, whether or not they are there now.
     canaries: OrdMap<RouteKey, Arc<Canary>>,
     rollbacks: Rollbacks,
+    /// What operators took out of the rotation.
+    drains: Drains,
     /// Derived from facts and intents; by service, for those with an intent.
     upstreams: OrdMap<ServiceId, Shared>,
     /// Derived from claims, intents and rollbacks; every host that is claimed or held.

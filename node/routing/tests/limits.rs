@@ -1,5 +1,7 @@
 //! Nothing grows without bound: past a limit there is a clear refusal, or a count.
 
+use dovetail_routing::canary::{EVIDENCE_PROXIES_MAX, Evidence, Plan, ProxyFigures};
+use dovetail_routing::command::DrainTarget;
 use dovetail_routing::entry::{ClusterConfig, ProxyOptions};
 use dovetail_routing::fact::{
     Change, EndpointMode, LabelValue, Observed, Scale, Service, SwarmVersion,
@@ -9,8 +11,9 @@ use dovetail_routing::names::{ContextRoot, ServiceCluster, ServiceId};
 use dovetail_routing::problem::{PROBLEMS_MAX, PROBLEMS_PER_SERVICE_MAX};
 use dovetail_routing::snapshot::RouteKey;
 use dovetail_routing::state::{
-    ANSWERS_MAX, CANARIES_PER_CLUSTER_MAX, INTENT_CHANGE_ROUTES_MAX, INTENT_CHANGES_MAX,
-    ROUTES_PER_CLUSTER_MAX, SERVICE_CLUSTERS_MAX, SERVICES_PER_ROUTE_MAX, State,
+    ANSWERS_MAX, CANARIES_PER_CLUSTER_MAX, DRAINS_MAX, INTENT_CHANGE_ROUTES_MAX,
+    INTENT_CHANGES_MAX, ROUTES_PER_CLUSTER_MAX, SERVICE_CLUSTERS_MAX, SERVICES_PER_ROUTE_MAX,
+    State,
 };
 use dovetail_routing::{Applied, Command, Digest, Entry, LogIndex, Payload, Rejection};
 
@@ -238,6 +241,68 @@ fn earlier_intents_of_very_many_routes_are_kept_less_long() {
     assert!(state.intent_at(&default, LogIndex(2)).is_ok());
     let restored = State::decode(&state.encode()).expect("what was encoded");
     assert_eq!(restored.digest(), state.digest());
+}
+
+#[test]
+fn proxies_in_the_evidence_of_a_canary_are_limited() {
+    let mut state = State::default();
+    observe(&mut state, [1, 2].map(|one| publishing(one, "app.example".into())));
+    let route = RouteKey {
+        service_cluster: ServiceCluster::default(),
+        host: "app.example".parse().expect("a host"),
+        path: ContextRoot::root(),
+    };
+    let plan = Plan { steps: vec![1_000], interval_ms: 1_000, ..Plan::default() };
+    let start = Command::StartCanary {
+        route: route.clone(),
+        from: "s00001".into(),
+        to: "s00002".into(),
+        plan,
+    };
+    assert!(matches!(apply(&mut state, "", Payload::Command(start)), Applied::Changed(_)));
+    let abort = |proxies| {
+        let figures = ProxyFigures { requests: 1, ..ProxyFigures::default() };
+        let evidence =
+            Evidence { run: LogIndex(2), step: 1, window_ms: 0, proxies: vec![figures; proxies] };
+        let route = route.clone();
+        Payload::Command(Command::AbortCanary { route, evidence: Some(evidence) })
+    };
+    let answer = apply(&mut state, "above", abort(EVIDENCE_PROXIES_MAX + 1));
+    assert!(
+        matches!(answer, Applied::Rejected(Rejection::AboveLimit { given: 1_001, .. })),
+        "{answer:?}"
+    );
+    let answer = apply(&mut state, "", abort(EVIDENCE_PROXIES_MAX));
+    assert!(matches!(answer, Applied::Rejected(Rejection::Refused { .. })), "{answer:?}");
+    let restored = State::decode(&state.encode()).expect("what was encoded");
+    assert!(restored.first_answer("dovetail://operator/anna", "above").is_some());
+}
+
+#[test]
+fn drains_are_limited() {
+    let mut state = State::default();
+    let host = |number: usize| format!("h{number}.example");
+    observe(&mut state, (0..=DRAINS_MAX).map(|one| publishing(one, host(one))));
+    let drain = |number: usize| {
+        let target = DrainTarget::Service(format!("s{number:05}").into());
+        Payload::Command(Command::DrainUpstream { target, for_ms: None, force: false })
+    };
+    for number in 0..DRAINS_MAX {
+        assert_eq!(apply(&mut state, "", drain(number)), Applied::Unchanged, "{number}");
+    }
+    let last = apply(&mut state, "last", drain(DRAINS_MAX));
+    assert!(
+        matches!(last, Applied::Rejected(Rejection::AboveLimit { given: 1_001, .. })),
+        "{last:?}"
+    );
+    // Who is drained may be given another time.
+    assert_eq!(apply(&mut state, "", drain(0)), Applied::Unchanged);
+    let restored = State::decode(&state.encode()).expect("what was encoded");
+    assert_eq!(restored.drains().count(), DRAINS_MAX);
+    assert_eq!(
+        restored.first_answer("dovetail://operator/anna", "last").map(|it| it.1),
+        Some(last)
+    );
 }
 
 #[test]

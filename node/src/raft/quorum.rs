@@ -168,6 +168,10 @@ impl Quorum for RaftQuorum {
         Ok((LogIndex(index), file.ok_or("there is no raft snapshot")?))
     }
 
+    fn leader_time_ms(&self) -> u64 {
+        self.clock.peek()
+    }
+
     fn leader_silent_ms(&self) -> u64 {
         let Some(raft) = self.hub.raft() else { return self.hub.leader_silent_ms() };
         let metrics = raft.metrics();
@@ -200,23 +204,36 @@ const LEAP_MS: u64 = 5_000;
 
 impl LeaderClock {
     fn stamp(&self) -> u64 {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.stamp_at(Instant::now(), u64::try_from(wall.as_millis()).unwrap_or(u64::MAX))
+        self.stamp_at(Instant::now(), wall_ms())
+    }
+
+    /// The stamp that an entry would get now; it takes none.
+    fn peek(&self) -> u64 {
+        self.peek_at(Instant::now(), wall_ms())
     }
 
     fn stamp_at(&self, now: Instant, wall_ms: u64) -> u64 {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let stamped = match *last {
-            None => wall_ms,
-            Some((at, stamped)) => {
-                let passed = now.saturating_duration_since(at).as_millis();
-                let passed = u64::try_from(passed).unwrap_or(u64::MAX);
-                wall_ms.clamp(stamped, stamped.saturating_add(passed).saturating_add(LEAP_MS))
-            }
-        };
+        let stamped = stamp_after(*last, now, wall_ms);
         *last = Some((now, stamped));
         stamped
     }
+
+    fn peek_at(&self, now: Instant, wall_ms: u64) -> u64 {
+        stamp_after(*self.0.lock().unwrap_or_else(PoisonError::into_inner), now, wall_ms)
+    }
+}
+
+fn wall_ms() -> u64 {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn stamp_after(last: Option<(Instant, u64)>, now: Instant, wall_ms: u64) -> u64 {
+    let Some((at, stamped)) = last else { return wall_ms };
+    let passed = now.saturating_duration_since(at).as_millis();
+    let passed = u64::try_from(passed).unwrap_or(u64::MAX);
+    wall_ms.clamp(stamped, stamped.saturating_add(passed).saturating_add(LEAP_MS))
 }
 
 /// Follows openraft's metrics and publishes the view until Raft ends.
@@ -286,6 +303,8 @@ mod tests {
         let second = start + Duration::from_secs(1);
         assert_eq!(clock.stamp_at(second, 900_000), 1_000_000, "set back");
         let third = second + Duration::from_secs(1);
+        assert_eq!(clock.peek_at(third, 9_000_000), 1_006_000);
+        assert_eq!(clock.peek_at(third, 9_000_000), 1_006_000, "to look takes no time");
         assert_eq!(clock.stamp_at(third, 9_000_000), 1_006_000, "set ahead");
     }
 }

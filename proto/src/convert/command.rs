@@ -1,11 +1,12 @@
 //! Commands as the log carries them.
 
-use dovetail_routing::Command;
-use dovetail_routing::LogIndex;
-use dovetail_routing::command::Share;
+use dovetail_routing::canary::{Evidence, Plan, ProxyFigures};
+use dovetail_routing::command::{DrainTarget, Share};
 use dovetail_routing::intent::Scope;
+use dovetail_routing::latency::{BUCKETS, Latencies};
 use dovetail_routing::names::{ContextRoot, InvalidName, ServiceCluster, SwarmId};
 use dovetail_routing::snapshot::{RouteHost, RouteKey};
+use dovetail_routing::{Command, LogIndex};
 
 use super::{InvalidEntry, each, invalid};
 use crate::v1 as pb;
@@ -45,6 +46,40 @@ impl From<&Command> for pb::Command {
                 let service_cluster = service_cluster.to_string();
                 C::ReleaseRollback(pb::ReleaseRollback { service_cluster, host, service })
             }
+            Command::StartCanary { route, from, to, plan } => C::StartCanary(pb::StartCanary {
+                route: Some(route.into()),
+                from: from.to_string(),
+                to: to.to_string(),
+                steps: plan.steps.iter().copied().map(u32::from).collect(),
+                interval_ms: plan.interval_ms,
+                max_error_rate: plan.max_error_rate.map(u32::from),
+                max_p99_ms: plan.max_p99_ms,
+                min_requests: plan.min_requests,
+            }),
+            Command::PauseCanary { route } => {
+                C::PauseCanary(pb::PauseCanary { route: Some(route.into()) })
+            }
+            Command::ResumeCanary { route } => {
+                C::ResumeCanary(pb::ResumeCanary { route: Some(route.into()) })
+            }
+            Command::AdvanceCanary { route, step, evidence } => {
+                C::AdvanceCanary(pb::AdvanceCanary {
+                    route: Some(route.into()),
+                    step: *step,
+                    evidence: Some(evidence.into()),
+                })
+            }
+            Command::AbortCanary { route, evidence } => C::AbortCanary(pb::AbortCanary {
+                route: Some(route.into()),
+                evidence: evidence.as_ref().map(pb::Evidence::from),
+            }),
+            Command::DrainUpstream { target, for_ms, force } => {
+                let target = Some(target.into());
+                C::DrainUpstream(pb::DrainUpstream { target, for_ms: *for_ms, force: *force })
+            }
+            Command::UndrainUpstream { target } => {
+                C::UndrainUpstream(pb::UndrainUpstream { target: Some(target.into()) })
+            }
             // Only its name was kept, so it cannot be written again.
             Command::Unknown { .. } => return Self { command: None },
         };
@@ -74,12 +109,31 @@ impl TryFrom<pb::Command> for Command {
                 let service = (!service.is_empty()).then(|| service.into());
                 Ok(Self::PromoteCanary { route: route_key(route)?, service })
             }
-            Some(C::StartCanary(_)) => unknown("StartCanary"),
-            Some(C::PauseCanary(_)) => unknown("PauseCanary"),
-            Some(C::ResumeCanary(_)) => unknown("ResumeCanary"),
-            Some(C::AbortCanary(_)) => unknown("AbortCanary"),
-            Some(C::DrainUpstream(_)) => unknown("DrainUpstream"),
-            Some(C::UndrainUpstream(_)) => unknown("UndrainUpstream"),
+            Some(C::StartCanary(start)) => start_canary(start),
+            Some(C::PauseCanary(pb::PauseCanary { route })) => {
+                Ok(Self::PauseCanary { route: route_key(route)? })
+            }
+            Some(C::ResumeCanary(pb::ResumeCanary { route })) => {
+                Ok(Self::ResumeCanary { route: route_key(route)? })
+            }
+            Some(C::AdvanceCanary(pb::AdvanceCanary { route, step, evidence })) => {
+                let evidence = evidence.ok_or(InvalidEntry::Missing { field: "evidence" })?;
+                Ok(Self::AdvanceCanary {
+                    route: route_key(route)?,
+                    step,
+                    evidence: evidence.try_into()?,
+                })
+            }
+            Some(C::AbortCanary(pb::AbortCanary { route, evidence })) => {
+                let evidence = evidence.map(Evidence::try_from).transpose()?;
+                Ok(Self::AbortCanary { route: route_key(route)?, evidence })
+            }
+            Some(C::DrainUpstream(pb::DrainUpstream { target, for_ms, force })) => {
+                Ok(Self::DrainUpstream { target: drain_target(target)?, for_ms, force })
+            }
+            Some(C::UndrainUpstream(pb::UndrainUpstream { target })) => {
+                Ok(Self::UndrainUpstream { target: drain_target(target)? })
+            }
             Some(C::RollbackRoutes(rollback)) => Ok(Self::RollbackRoutes {
                 service_cluster: service_cluster(&rollback.service_cluster)?,
                 to: LogIndex(rollback.to),
@@ -163,6 +217,111 @@ impl TryFrom<pb::Share> for Share {
         let weight = basis_points("share.weight", share.weight)?;
         Ok(Self { service: share.service.into(), weight })
     }
+}
+
+fn start_canary(start: pb::StartCanary) -> Result<Command, InvalidEntry> {
+    let steps = start.steps.into_iter().map(|step| basis_points("steps", step));
+    let max_error_rate = start.max_error_rate.map(|rate| basis_points("max_error_rate", rate));
+    Ok(Command::StartCanary {
+        route: route_key(start.route)?,
+        from: start.from.into(),
+        to: start.to.into(),
+        plan: Plan {
+            steps: steps.collect::<Result<_, _>>()?,
+            interval_ms: start.interval_ms,
+            max_error_rate: max_error_rate.transpose()?,
+            max_p99_ms: start.max_p99_ms,
+            min_requests: start.min_requests,
+        },
+    })
+}
+
+impl From<&Evidence> for pb::Evidence {
+    fn from(evidence: &Evidence) -> Self {
+        Self {
+            run: evidence.run.0,
+            step: evidence.step,
+            window_ms: evidence.window_ms,
+            proxies: evidence.proxies.iter().map(pb::ProxyFigures::from).collect(),
+        }
+    }
+}
+
+impl TryFrom<pb::Evidence> for Evidence {
+    type Error = InvalidEntry;
+
+    fn try_from(evidence: pb::Evidence) -> Result<Self, InvalidEntry> {
+        Ok(Self {
+            run: LogIndex(evidence.run),
+            step: evidence.step,
+            window_ms: evidence.window_ms,
+            proxies: each(evidence.proxies)?,
+        })
+    }
+}
+
+impl From<&ProxyFigures> for pb::ProxyFigures {
+    fn from(figures: &ProxyFigures) -> Self {
+        let bucket =
+            |(bucket, count): (u16, u64)| pb::LatencyBucket { bucket: bucket.into(), count };
+        Self {
+            proxy: figures.proxy.to_string(),
+            requests: figures.requests,
+            errors: figures.errors,
+            latencies: figures.latencies.counts().map(bucket).collect(),
+            missing: figures.missing,
+        }
+    }
+}
+
+impl TryFrom<pb::ProxyFigures> for ProxyFigures {
+    type Error = InvalidEntry;
+
+    fn try_from(figures: pb::ProxyFigures) -> Result<Self, InvalidEntry> {
+        let pb::ProxyFigures { proxy, requests, errors, latencies, missing } = figures;
+        let count = |one: pb::LatencyBucket| match u16::try_from(one.bucket) {
+            Ok(bucket) if bucket < BUCKETS => Ok((bucket, one.count)),
+            _ => Err(invalid("latencies.bucket", one.bucket, "is none that this build knows")),
+        };
+        let counts: Vec<_> = latencies.into_iter().map(count).collect::<Result<_, _>>()?;
+        let latencies = Latencies::new(counts);
+        Ok(Self { proxy: proxy.into(), requests, errors, latencies, missing })
+    }
+}
+
+impl From<&DrainTarget> for pb::DrainTarget {
+    fn from(target: &DrainTarget) -> Self {
+        use pb::drain_target::Target as T;
+        let target = match target {
+            DrainTarget::Address(address) => T::Address(address.to_string()),
+            DrainTarget::Service(name) => T::Service(name.to_string()),
+            DrainTarget::SwarmNode(name) => T::SwarmNode(name.to_string()),
+        };
+        Self { target: Some(target) }
+    }
+}
+
+impl TryFrom<pb::DrainTarget> for DrainTarget {
+    type Error = InvalidEntry;
+
+    fn try_from(target: pb::DrainTarget) -> Result<Self, InvalidEntry> {
+        use pb::drain_target::Target as T;
+        match target.target {
+            Some(T::Address(given)) => {
+                let address = given.parse();
+                let reason = "must be IP:PORT, as dovetail routes prints it";
+                let address = address.map_err(|_| invalid("target.address", given, reason))?;
+                Ok(Self::Address(address))
+            }
+            Some(T::Service(name)) => Ok(Self::Service(name.into())),
+            Some(T::SwarmNode(name)) => Ok(Self::SwarmNode(name.into())),
+            None => Err(InvalidEntry::Missing { field: "target" }),
+        }
+    }
+}
+
+fn drain_target(target: Option<pb::DrainTarget>) -> Result<DrainTarget, InvalidEntry> {
+    target.ok_or(InvalidEntry::Missing { field: "command.target" })?.try_into()
 }
 
 /// A part of the whole; whether it is at most the whole is found out when it is applied.

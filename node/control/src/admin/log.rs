@@ -165,6 +165,7 @@ fn command_in_words(command: Option<Command>) -> String {
         Some(Command::StartCanary(_)) => "start a canary".to_owned(),
         Some(Command::PauseCanary(_)) => "pause a canary".to_owned(),
         Some(Command::ResumeCanary(_)) => "resume a canary".to_owned(),
+        Some(Command::AdvanceCanary(_)) => "take a canary's next step".to_owned(),
         Some(Command::PromoteCanary(canary)) => match canary.service.as_str() {
             "" => format!("promote the canary on {}", route(canary.route)),
             service => format!("all of {} to {}", route(canary.route), short(service)),

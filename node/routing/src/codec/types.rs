@@ -284,5 +284,10 @@ impl Canonical for Rejection {
 }
 
 /// What [`Rejection::AboveLimit`] may speak of.
-const LIMITS: [&str; 3] =
-    [crate::state::CONFIGURED_CLUSTERS, crate::state::CANARIES, crate::state::ROUTES];
+const LIMITS: [&str; 5] = [
+    crate::state::CONFIGURED_CLUSTERS,
+    crate::state::CANARIES,
+    crate::state::ROUTES,
+    crate::state::DRAINS,
+    crate::state::EVIDENCE,
+];

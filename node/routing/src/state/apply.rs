@@ -18,7 +18,7 @@ impl State {
         if entry.schema_version > SCHEMA_VERSION {
             return Applied::Rejected(Rejection::NewerSchema { given: entry.schema_version });
         }
-        match &entry.payload {
+        let applied = match &entry.payload {
             Payload::Observed(observed) => self.observe(index, observed),
             Payload::Resynced(resynced) => match self.accept_or_reject(index, &resynced.swarm) {
                 Ok(()) => Applied::Unchanged,
@@ -30,13 +30,28 @@ impl State {
                 }
                 let applied =
                     self.command(index, &entry.actor, command).unwrap_or_else(Applied::Rejected);
+                let applied = self.fall_due(index, applied);
                 self.answers.remember(index, entry, command, &applied);
-                applied
+                return applied;
             }
-            Payload::Tick => self.expire_rollbacks(index),
-            // The comparison of digests is the members' own business.
-            Payload::Checkpoint { .. } => Applied::Unchanged,
+            // The comparison of digests belongs to later rule sets.
+            Payload::Tick | Payload::Checkpoint { .. } => Applied::Unchanged,
+        };
+        self.fall_due(index, applied)
+    }
+
+    /// What is due by leader time happens with any entry that was not refused, after its own
+    /// effect: so a refused one changes nothing, and a deadline needs no entry of its own.
+    fn fall_due(&mut self, index: LogIndex, applied: Applied) -> Applied {
+        if matches!(applied, Applied::Rejected(_)) {
+            return applied;
         }
+        let due = [self.end_drains(index), self.expire_rollbacks(index)];
+        let changed = |one: &Applied| matches!(one, Applied::Changed(_));
+        if changed(&applied) {
+            return applied;
+        }
+        due.into_iter().find(changed).unwrap_or(applied)
     }
 
     fn observe(&mut self, index: LogIndex, observed: &Observed) -> Applied {
@@ -46,6 +61,7 @@ impl State {
         let mut touched = Touched::default();
         for change in &observed.changes {
             self.facts.record(change, &mut touched);
+            self.drains.forget(change);
         }
         self.derive(index, &touched)
     }
@@ -85,6 +101,7 @@ impl State {
                 Ok(Applied::Unchanged)
             }
             Command::Annotate { .. } => Ok(Applied::Unchanged),
+            // Orders about the shares of a route.
             Command::SetCanary { route, shares } => self.set_canary(index, actor, route, shares),
             Command::ClearCanary { route } => self.clear_canary(index, route),
             Command::PromoteCanary { route, service } => {
@@ -96,6 +113,21 @@ impl State {
             Command::ReleaseRollback { service_cluster, scope } => {
                 self.release(index, service_cluster, scope)
             }
+            Command::StartCanary { route, from, to, plan } => {
+                self.start_canary(index, actor, route, (from, to), plan)
+            }
+            Command::PauseCanary { route } => self.pause_canary(index, actor, route),
+            Command::ResumeCanary { route } => self.resume_canary(index, actor, route),
+            Command::AdvanceCanary { route, step, evidence } => {
+                self.advance_canary(index, actor, route, *step, evidence)
+            }
+            Command::AbortCanary { route, evidence } => {
+                self.abort_canary(index, actor, route, evidence.as_ref())
+            }
+            Command::DrainUpstream { target, for_ms, force } => {
+                self.drain_upstream(index, actor, target, *for_ms, *force)
+            }
+            Command::UndrainUpstream { target } => self.undrain_upstream(index, target),
             Command::Unknown { name } => Err(Rejection::UnknownCommand { name: Arc::clone(name) }),
         }
     }

@@ -1,12 +1,14 @@
 //! The whole state as bytes: what a raft snapshot holds.
 //!
 //! Written is what has a history: facts, intents, claims, problems with their age,
-//! revisions, answers, canaries, rollbacks, earlier intents. Upstreams and lines follow from these and are derived anew.
+//! revisions, answers, canaries, drains, rollbacks, earlier intents. Upstreams and lines
+//! follow from these and are derived anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::claims::{Claim, Claims};
 use super::cluster::Cluster;
+use super::drains::Drains;
 use super::facts::Facts;
 use super::history::{self, History, Kept};
 use super::upstreams::upstreams;
@@ -50,6 +52,7 @@ pub(super) fn encode(state: &State) -> Vec<u8> {
         .map(|(name, cluster)| (name.clone(), cluster.history.kept()))
         .collect();
     histories.write(&mut out);
+    state.drains.by_object.write(&mut out);
     out
 }
 
@@ -86,6 +89,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<State, InvalidBytes> {
     state.ancestors = from.read()?;
     state.rollbacks = from.read()?;
     let histories: BTreeMap<ServiceCluster, Kept> = from.read()?;
+    state.drains = Drains::new(from.read()?);
     from.end()?;
 
     check_ids(&state)?;
@@ -97,7 +101,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<State, InvalidBytes> {
     }
     for (id, intent) in &state.intents {
         if let Some(service) = state.facts.services.get(id) {
-            let (upstreams, _) = upstreams(&state.facts, service, intent);
+            let (upstreams, _) = upstreams(&state.facts, &state.drains, service, intent);
             state.upstreams.insert(id.clone(), upstreams.into());
         }
     }
@@ -138,7 +142,14 @@ fn check_ids(state: &State) -> Result<(), InvalidBytes> {
         && facts.tasks.iter().all(|(id, task)| *id == task.id)
         && state.intents.keys().all(|id| facts.services.contains_key(id))
         && state.problems.keys().all(|id| facts.services.contains_key(id));
-    if right { Ok(()) } else { Err(InvalidBytes::whole("state", "an object has another's id")) }
+    if !right {
+        return Err(InvalidBytes::whole("state", "an object has another's id"));
+    }
+    if state.drains.are_of(facts) {
+        Ok(())
+    } else {
+        Err(InvalidBytes::whole("drains", "one is of what is not there"))
+    }
 }
 
 /// Claims and intents say the same, and the claims of a route are sorted.

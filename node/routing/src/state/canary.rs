@@ -1,13 +1,15 @@
 //! Shares that an operator gave to the services of a route, instead of equal weights.
 //!
 //! A canary is kept by route and names its services, so that it outlives both: it
-//! stays until it is cleared.
+//! stays until it is cleared. A run that was started lies above what was set: see
+//! [`super::runs`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::State;
 use super::line::Line;
+use super::runs::{Run, RunState};
 use crate::command::Share;
 use crate::entry::{Applied, LogIndex, Rejection};
 use crate::names::ServiceCluster;
@@ -24,6 +26,8 @@ pub(crate) const CANARIES: &str = "canaries of a service cluster";
 pub struct Canary {
     /// The shares that hold until they are cleared.
     pub set: Option<Override>,
+    /// What was started last; while it gives shares, they hold instead.
+    pub run: Option<Run>,
     /// Services with a share that lack an active upstream, and since when.
     pub(super) lacking: BTreeMap<Arc<str>, LogIndex>,
 }
@@ -42,11 +46,12 @@ pub struct Override {
 impl Canary {
     /// The shares in force.
     pub fn shares(&self) -> Option<&[Share]> {
-        self.set.as_ref().map(|set| set.shares.as_slice())
+        let set = || self.set.as_ref().map(|set| set.shares.as_slice());
+        self.run.as_ref().and_then(Run::shares).or_else(set)
     }
 }
 
-fn refused(reason: impl Into<Arc<str>>) -> Rejection {
+pub(super) fn refused(reason: impl Into<Arc<str>>) -> Rejection {
     Rejection::Refused { reason: reason.into() }
 }
 
@@ -85,6 +90,18 @@ impl State {
         route: &RouteKey,
         shares: &[Share],
     ) -> Result<Applied, Rejection> {
+        self.check_none_runs(route)?;
+        self.give(index, actor, route, shares)
+    }
+
+    /// Fixed shares, whatever ran there before.
+    fn give(
+        &mut self,
+        index: LogIndex,
+        actor: &Arc<str>,
+        route: &RouteKey,
+        shares: &[Share],
+    ) -> Result<Applied, Rejection> {
         check(shares)?;
         let names: Vec<_> = shares.iter().map(|share| &share.service).collect();
         self.check_on_route(route, &names)?;
@@ -112,17 +129,23 @@ impl State {
         route: &RouteKey,
         service: Option<&Arc<str>>,
     ) -> Result<Applied, Rejection> {
-        let Some(service) = service else {
+        let run = self.canaries.get(route).and_then(|canary| canary.run.as_ref());
+        let target = run.filter(|run| run.state != RunState::Aborted).map(|run| &run.to);
+        let Some(service) = service.or(target).map(Arc::clone) else {
             return Err(refused(format!(
                 "no canary runs on {route}: say which service is to take all of it"
             )));
         };
-        let all = Share { service: Arc::clone(service), weight: WEIGHT_SUM };
-        self.set_canary(index, actor, route, &[all])
+        let all = Share { service, weight: WEIGHT_SUM };
+        self.give(index, actor, route, &[all])
     }
 
     /// Whether a route is there, and services of these names are on it.
-    fn check_on_route(&self, route: &RouteKey, names: &[&Arc<str>]) -> Result<(), Rejection> {
+    pub(super) fn check_on_route(
+        &self,
+        route: &RouteKey,
+        names: &[&Arc<str>],
+    ) -> Result<(), Rejection> {
         let Some(line) = self.line(route) else {
             return Err(refused(format!(
                 "there is no route {route}: dovetail routes lists those that there are"
@@ -142,7 +165,7 @@ impl State {
     }
 
     /// Whether one more route may have a canary.
-    fn check_room(&self, route: &RouteKey) -> Result<(), Rejection> {
+    pub(super) fn check_room(&self, route: &RouteKey) -> Result<(), Rejection> {
         if self.canaries.contains_key(route) {
             return Ok(());
         }
@@ -162,7 +185,7 @@ impl State {
         self.canaries.keys().filter(|route| of_cluster(route)).count()
     }
 
-    fn replace_canary(
+    pub(super) fn replace_canary(
         &mut self,
         index: LogIndex,
         route: &RouteKey,
@@ -177,7 +200,12 @@ impl State {
 
     /// A route's line as it is drawn.
     pub(super) fn line(&self, route: &RouteKey) -> Option<&Line> {
-        self.clusters.get(&route.service_cluster)?.lines.get(route).map(Arc::as_ref)
+        self.drawn(route).map(Arc::as_ref)
+    }
+
+    /// The same, shared: another one when it was drawn again and differed.
+    pub(super) fn drawn(&self, route: &RouteKey) -> Option<&Arc<Line>> {
+        self.clusters.get(&route.service_cluster)?.lines.get(route)
     }
 
     /// Notes which services of a canary lack an active upstream now.
@@ -203,9 +231,10 @@ impl State {
         }
     }
 
-    /// What is wrong with canaries: shares that nobody can take.
+    /// What is wrong with canaries: shares that nobody can take, and runs that went wrong.
     pub(super) fn canary_problems(&self, to: &mut Vec<Problem>) {
         for (route, canary) in &self.canaries {
+            to.extend(canary.run.as_ref().and_then(|run| went_wrong(route, run)));
             for (name, since) in &canary.lacking {
                 let shares = canary.shares().unwrap_or_default();
                 let Some(share) = shares.iter().find(|share| share.service == *name) else {
@@ -245,8 +274,24 @@ impl State {
     }
 }
 
+/// A run that its figures ended stays a problem until somebody has looked.
+fn went_wrong(route: &RouteKey, run: &Run) -> Option<Problem> {
+    let Run { from, to, step, reason, .. } = run;
+    (run.state == RunState::Aborted && !reason.is_empty()).then(|| Problem {
+        service: Arc::clone(to),
+        label: "".into(),
+        value: run.plan.share(*step).to_string().into(),
+        reason: format!(
+            "canary on {route} from {from} was aborted at step {step}: {reason}; clear it, or \
+             start another one"
+        )
+        .into(),
+        since_index: run.changed_at,
+    })
+}
+
 crate::codec::fields! {
-    Canary { set lacking }
+    Canary { set run lacking }
     Override { shares actor index }
 }
 

@@ -189,7 +189,7 @@ impl State {
             self.report(index, id, Vec::new(), |problems| &mut problems.upstreams);
             return self.upstreams.remove(id).is_some();
         };
-        let (new, troubles) = upstreams(&self.facts, service, &intent);
+        let (new, troubles) = upstreams(&self.facts, &self.drains, service, &intent);
         self.report(index, id, troubles, |problems| &mut problems.upstreams);
         if self.upstreams.get(id).is_some_and(|old| **old == *new) {
             return false;

@@ -220,7 +220,7 @@ impl Facts {
         touched.recorded = true;
     }
 
-    fn touch_node(&self, id: &SwarmNodeId, touched: &mut Touched) {
+    pub(super) fn touch_node(&self, id: &SwarmNodeId, touched: &mut Touched) {
         let tasks = second_halves(&self.tasks_by_node, id).filter_map(|id| self.tasks.get(id));
         touched.upstreams.extend(tasks.map(|task| task.service.clone()));
         touched.recorded = true;

@@ -71,7 +71,7 @@ pub(super) struct Rollbacks {
     ended: OrdMap<RouteKey, Ended>,
     // Derived from `held`, never encoded.
     by_service: OrdMap<Arc<str>, Arc<BTreeSet<RouteKey>>>,
-    deadline_ms: Option<u64>,
+    pub(super) deadline_ms: Option<u64>,
 }
 
 impl Rollbacks {
@@ -116,11 +116,6 @@ impl State {
     /// What holds a route, if a rollback does.
     pub fn rollback(&self, route: &RouteKey) -> Option<&Held> {
         self.rollbacks.get(route)
-    }
-
-    /// When the next rollback ends by its time, in milliseconds of leader time.
-    pub fn next_deadline(&self) -> Option<u64> {
-        self.rollbacks.deadline_ms
     }
 
     /// Refuses to order shares on a route that a rollback holds.

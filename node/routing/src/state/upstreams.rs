@@ -3,23 +3,27 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use super::drains::Drains;
 use super::facts::Facts;
 use crate::fact::{DesiredState, Service, Task, TaskState};
-use crate::labels::{BackendMode, Intent, PORT};
-use crate::names::NetworkId;
+use crate::labels::{BACKEND_MODE, BackendMode, Intent, PORT};
+use crate::names::{NetworkId, ServiceId, TaskId};
 use crate::problem::Trouble;
 use crate::snapshot::{Upstream, UpstreamState};
 
 /// The upstreams of a service under its intent in force, sorted, and what cannot be dialled.
+///
+/// What an operator drained is not among them: nobody is to be sent there.
 pub(super) fn upstreams(
     facts: &Facts,
+    drains: &Drains,
     service: &Service,
     intent: &Intent,
 ) -> (Vec<Upstream>, Vec<Trouble>) {
     let mut troubles = Vec::new();
     let mut upstreams = match intent.upstreams.mode {
-        BackendMode::Task => of_tasks(facts, service, intent, &mut troubles),
-        BackendMode::Vip => of_vip(facts, service, intent, &mut troubles),
+        BackendMode::Task => of_tasks(facts, drains, service, intent, &mut troubles),
+        BackendMode::Vip => of_vip(facts, drains, service, intent, &mut troubles),
     };
     upstreams.sort_by(|a, b| (a.address, &a.task).cmp(&(b.address, &b.task)));
     (upstreams, troubles)
@@ -27,6 +31,7 @@ pub(super) fn upstreams(
 
 fn of_tasks(
     facts: &Facts,
+    drains: &Drains,
     service: &Service,
     intent: &Intent,
     troubles: &mut Vec<Trouble>,
@@ -34,6 +39,9 @@ fn of_tasks(
     let upstream = |task: &Task| {
         let state = state(facts, task)?;
         let address = address(facts, task, intent)?;
+        if drains.cover(task) {
+            return None;
+        }
         if let Some(reason) = undialable(address.ip()) {
             let reason = format!("address {} of task {}: {reason}", address.ip(), task.id);
             troubles.push(Trouble::new(PORT, &intent.upstreams.port.to_string(), reason));
@@ -107,24 +115,73 @@ fn is_ingress(facts: &Facts, id: &NetworkId) -> bool {
 
 fn of_vip(
     facts: &Facts,
+    drains: &Drains,
     service: &Service,
     intent: &Intent,
     troubles: &mut Vec<Trouble>,
 ) -> Vec<Upstream> {
-    let runs = |task: &Task| state(facts, task) == Some(UpstreamState::Active);
-    if !facts.tasks_of(&service.id).any(runs) {
+    let mut running = 0;
+    let mut drained = None;
+    for task in facts.tasks_of(&service.id) {
+        if state(facts, task) == Some(UpstreamState::Active) {
+            running += 1;
+            if drains.cover(task) {
+                drained = Some(task);
+                running -= 1;
+            }
+        }
+    }
+    if running == 0 {
         return Vec::new();
     }
-    let Some(ip) = on_network(facts, &service.vips, intent.upstreams.network.as_ref()) else {
+    let Some(address) = virtual_address(facts, service, intent) else {
         return Vec::new();
     };
-    if let Some(reason) = undialable(ip) {
-        let reason = format!("virtual address {ip}: {reason}");
+    if let Some(reason) = undialable(address.ip()) {
+        let reason = format!("virtual address {}: {reason}", address.ip());
         troubles.push(Trouble::new(PORT, &intent.upstreams.port.to_string(), reason));
         return Vec::new();
     }
-    let address = SocketAddr::new(ip, intent.upstreams.port.get());
+    if let Some(task) = drained {
+        let reason = format!(
+            "its tasks on swarm node {} are drained, and Docker balances {} over them all the \
+             same: drain the node in Docker too, or use task",
+            task.node,
+            address.ip()
+        );
+        troubles.push(Trouble::new(BACKEND_MODE, "vip", reason));
+    }
     vec![Upstream { address, state: UpstreamState::Active, task: None, node: None }]
+}
+
+fn virtual_address(facts: &Facts, service: &Service, intent: &Intent) -> Option<SocketAddr> {
+    let ip = on_network(facts, &service.vips, intent.upstreams.network.as_ref())?;
+    Some(SocketAddr::new(ip, intent.upstreams.port.get()))
+}
+
+/// Who is reached at an address.
+pub(super) enum At {
+    /// A task that is an upstream, or would be one if nobody had drained it.
+    Task(TaskId),
+    /// The service whose virtual address it is.
+    Virtual(ServiceId),
+}
+
+/// Who of a service is reached at an address.
+pub(super) fn at<'a>(
+    facts: &'a Facts,
+    service: &'a Service,
+    intent: &'a Intent,
+    wanted: SocketAddr,
+) -> impl Iterator<Item = At> + 'a {
+    let by_task = intent.upstreams.mode == BackendMode::Task;
+    let is_there = move |task: &&Task| {
+        state(facts, task).is_some() && address(facts, task, intent) == Some(wanted)
+    };
+    let tasks = facts.tasks_of(&service.id).filter(is_there).map(|task| At::Task(task.id.clone()));
+    let own = (!by_task && virtual_address(facts, service, intent) == Some(wanted))
+        .then(|| At::Virtual(service.id.clone()));
+    tasks.filter(move |_| by_task).chain(own)
 }
 
 /// Why an address can be no upstream's, if so. Loopback can.

@@ -13,6 +13,7 @@ mod labels;
 mod logs;
 mod orders;
 mod rollbacks;
+mod runs;
 mod seeds;
 
 use labels::{published, spoiled};
@@ -319,6 +320,10 @@ fn random_logs_meet_what_the_laws_are_about() {
         count("a rollback", held().count() > 0);
         count("a rollback with an end", held().any(|one| one.order.until_ms.is_some()));
         count("a change that is not in force", held().any(|one| one.changes > 0));
+        count("a drain", state.drains().count() > 0);
+        count("a drain with an end", state.next_deadline().is_some());
+        let drained = |service: &Service| !state.drained_upstreams(&service.id).is_empty();
+        count("a drained upstream", state.services().any(drained));
         count("a share that nobody takes", reasons.contains("canary on"));
         count("another swarm", reasons.contains("another swarm"));
         count("an undialable address", reasons.contains("cannot be dialled"));

@@ -59,7 +59,7 @@ pub(crate) fn network(name: &str, words: Words<'_>) -> Network {
     Network { id: format!("net-{name}").as_str().into(), name: name.into(), ingress }
 }
 
-/// `node NAME [down] [address=IP]`; its id is its name.
+/// `node NAME [down] [address=IP] [hostname=NAME]`; its id is its name.
 pub(crate) fn node(name: &str, words: Words<'_>, version: u64) -> SwarmNode {
     let mut node = SwarmNode {
         id: name.into(),
@@ -73,6 +73,7 @@ pub(crate) fn node(name: &str, words: Words<'_>, version: u64) -> SwarmNode {
     for (key, value) in words {
         match (key.as_str(), value.as_deref()) {
             ("down", None) => node.down = true,
+            ("hostname", Some(name)) => node.hostname = name.into(),
             ("address", Some(ip)) => node.address = Some(ip.parse().expect("an IP address")),
             other => panic!("a node has no {other:?}"),
         }

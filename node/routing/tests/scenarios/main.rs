@@ -65,6 +65,7 @@ stories! {
     a_bad_label_keeps_the_last_good_route
     a_canary_is_set
     a_canary_outlives_its_services
+    a_canary_runs_in_steps
     a_host_is_renamed
     a_listing_lacks_objects
     a_rollback_ends
@@ -79,6 +80,7 @@ stories! {
     a_swarm_node_goes_down
     a_thousand_hosts
     a_virtual_address
+    an_operator_drains
     an_oversized_label
     another_swarm_is_seen
     certificates

@@ -12,6 +12,11 @@
 //! promote-canary HOST/PATH [SERVICE]
 //! rollback INDEX [host=HOST] [service=NAME] [for=SECONDS] | release [host=HOST] [service=NAME]
 //! rollbacks | intents [INDEX]         what is held; the routes without upstreams
+//! start-canary HOST/PATH FROM TO STEP,STEP [interval=SECONDS] [error_rate=N] [p99=MS] [min=N]
+//! pause-canary HOST/PATH | resume-canary HOST/PATH | abort-canary HOST/PATH [EVIDENCE …]
+//! advance-canary HOST/PATH STEP [EVIDENCE …]    EVIDENCE is [of=INDEX] [step=N]
+//!                                     [window=SECONDS] PROXY=REQUESTS:ERRORS:MS PROXY=missing
+//! drain IP:PORT|service=NAME|node=NAME [for=SECONDS] [force] | undrain … | drains
 //! as REQUEST_ID COMMAND …             the same with a request id
 //! again                               the last observation once more
 //! routes [CLUSTER] | revision [CLUSTER] | problems | converging NAME | find HOST PATH
@@ -30,7 +35,7 @@ use dovetail_routing::state::State;
 use dovetail_routing::{Applied, Command, Digest, Entry, LogIndex, Payload};
 
 use crate::facts::{network, node, rest, service, task, words};
-use crate::orders::{canaries, route};
+use crate::orders::{canaries, drain, drains, evidence, route, start, target};
 use crate::rollbacks::{intents, release, rollback, rollbacks};
 use crate::show::routes;
 
@@ -108,6 +113,23 @@ impl Script {
             "release" => return self.command(release(&all)),
             "rollbacks" => return rollbacks(&self.state),
             "intents" => return intents(&self.state, &name),
+            "start-canary" => return self.command(start(route(&name), more)),
+            "pause-canary" => return self.command(Command::PauseCanary { route: route(&name) }),
+            "resume-canary" => return self.command(Command::ResumeCanary { route: route(&name) }),
+            "advance-canary" => {
+                let route = route(&name);
+                let step = more[0].0.parse().expect("a step");
+                let evidence = evidence(&self.state, &route, &more[1..]);
+                return self.command(Command::AdvanceCanary { route, step, evidence });
+            }
+            "abort-canary" => {
+                let route = route(&name);
+                let evidence = (!more.is_empty()).then(|| evidence(&self.state, &route, more));
+                return self.command(Command::AbortCanary { route, evidence });
+            }
+            "drain" => return self.command(drain(&all)),
+            "undrain" => return self.command(Command::UndrainUpstream { target: target(&all) }),
+            "drains" => return drains(&self.state),
             "canaries" => return canaries(&self.state),
             "unknown" => return self.command(Command::Unknown { name: name.as_str().into() }),
             "tick" => return self.apply_as(Payload::Tick, schema(&all)),
