@@ -3,7 +3,8 @@
 use std::{env, error::Error, fs, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files = ["log", "feed", "admin", "raft"].map(|name| format!("dovetail/v1/{name}.proto"));
+    let files =
+        ["log", "ledger", "feed", "admin", "raft"].map(|name| format!("dovetail/v1/{name}.proto"));
     for file in &files {
         println!("cargo::rerun-if-changed={file}");
     }
@@ -13,6 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("dovetail.bin"), prost::Message::encode_to_vec(&descriptors))?;
     tonic_prost_build::configure()
         .bytes(".dovetail.v1.BackupPart.content")
+        .bytes(".dovetail.v1.ExportPiece.data")
         .bytes(".dovetail.v1.LedgerRow.entry")
         .bytes(".dovetail.v1.RaftMessage.payload")
         .bytes(".dovetail.v1.SnapshotUpdate.canonical")

@@ -102,8 +102,11 @@ async fn serve(args: Args, tls: TlsDir, keys: ClusterKeys) -> anyhow::Result<()>
         soft: SoftProblems::new(),
         drain: drain.watch(),
     };
-    let services = dovetail_control::services::services(&core)?
-        .add_service(Server::service(Arc::clone(&hub), core.local()));
+    let services = dovetail_control::services::services(&core)?.add_service(Server::service(
+        Arc::clone(&hub),
+        core.local(),
+        ledger.clone(),
+    ));
     let server = tonic::transport::Server::builder()
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(Duration::from_secs(1)))

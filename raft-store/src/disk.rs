@@ -44,6 +44,18 @@ impl Disk {
             .map_err(|error| io::Error::new(kind_of(&error), one_line(error.as_ref())))
     }
 
+    /// Opens `dir/db` without writing to it. `lock` is the locked file of the data folder.
+    pub(crate) fn open_read_only(dir: &Path, lock: File) -> io::Result<Self> {
+        let open = || {
+            let path = dir.join("db");
+            DB::open_cf_for_read_only(&database_options()?, path, [LOG, META, LEDGER], false)
+        };
+        let db = open().map_err(|error: rocksdb::Error| {
+            io::Error::new(kind_of(&error), one_line(error.as_ref()))
+        })?;
+        Ok(Self { db, dir: dir.to_owned(), fatal: watch::Sender::new(None), _lock: lock })
+    }
+
     fn open_database(dir: &Path, lock: File) -> Result<Self, rocksdb::Error> {
         let families = [(LOG, 64), (META, 4), (LEDGER, 16)]
             .map(|(name, mebibytes)| ColumnFamilyDescriptor::new(name, family_options(mebibytes)));

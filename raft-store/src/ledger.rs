@@ -1,20 +1,16 @@
 //! The ledger: an append-only, hash-chained copy of every applied entry.
 //!
-//! ```text
-//! hash(i) = BLAKE3 keyed "dovetail ledger v1" (
-//!     hash(i-1) ‖ len ‖ cluster id ‖ term ‖ index ‖ kind ‖ len ‖ entry bytes )
-//! ```
-//!
-//! Numbers are 8 bytes little-endian, `kind` is one. Every index has a row, blank and
+//! What a row's hash is, `dovetail-ledger` says. Every index has a row, blank and
 //! membership entries too. Rows share the log's write-ahead log: they are written as
 //! entries are applied, and are durable before the log is purged. Where a raft
 //! snapshot jumped over entries, the ledger has a gap and a new segment.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub use dovetail_ledger::chain::{Broken, LedgerHash, row_hash};
 use dovetail_proto::v1 as wire;
 use prost::Message as _;
 use rocksdb::WriteBatch;
@@ -22,9 +18,6 @@ use rocksdb::WriteBatch;
 use crate::codec::{self, messages as pb};
 use crate::disk::{Disk, index_key, key};
 use crate::types::{Entry, EntryPayload};
-
-/// A place's hash.
-pub type LedgerHash = [u8; 32];
 
 /// Rows given at once at most.
 pub const LEDGER_ROWS_MAX: usize = 10_000;
@@ -34,8 +27,6 @@ const ROWS_BYTES_MAX: usize = 16 * 1_024 * 1_024;
 const SEGMENTS_MAX: usize = 64;
 /// Rows looked at by one trim.
 const TRIM_ROWS_MAX: u64 = 10_000;
-
-static KEY: LazyLock<[u8; 32]> = LazyLock::new(|| blake3::derive_key("dovetail ledger v1", b""));
 
 /// Why the ledger could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -48,15 +39,6 @@ pub enum LedgerError {
         #[source]
         error: prost::DecodeError,
     },
-}
-
-/// The ledger does not hold together.
-#[derive(Debug, thiserror::Error)]
-#[error("the ledger is broken at index {index}: {reason}")]
-pub struct Broken {
-    /// The first row that does not fit.
-    pub index: u64,
-    pub reason: String,
 }
 
 /// The ledger holds together.
@@ -86,20 +68,6 @@ impl Default for Retention {
     fn default() -> Self {
         Self { rows_max: 10_000_000, bytes_max: 4 * 1_024 * 1_024 * 1_024, age_max: None }
     }
-}
-
-/// The hash of a row that follows on `previous` (zeros at the very beginning).
-pub fn row_hash(previous: &LedgerHash, cluster_id: &str, row: &wire::LedgerRow) -> LedgerHash {
-    let mut hasher = blake3::Hasher::new_keyed(&KEY);
-    hasher.update(previous);
-    hasher.update(&(cluster_id.len() as u64).to_le_bytes());
-    hasher.update(cluster_id.as_bytes());
-    hasher.update(&row.term.to_le_bytes());
-    hasher.update(&row.index.to_le_bytes());
-    hasher.update(&[u8::try_from(row.kind).unwrap_or(u8::MAX)]);
-    hasher.update(&(row.entry.len() as u64).to_le_bytes());
-    hasher.update(&row.entry);
-    *hasher.finalize().as_bytes()
 }
 
 /// Everything up to `index`.
@@ -174,6 +142,12 @@ impl Ledger {
         let segments = self.segments();
         let oldest = segments.iter().find(|segment| segment.head.is_some());
         oldest.or(segments.last()).map_or(0, Segment::first)
+    }
+
+    /// The first row of the newest run without a gap, and the hash that it follows on.
+    pub fn newest_run(&self) -> (u64, LedgerHash) {
+        let newest = self.newest();
+        (newest.first(), newest.base.map_or([0; 32], |base| base.hash))
     }
 
     /// The index that the next row will have.

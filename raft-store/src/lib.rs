@@ -11,11 +11,13 @@
 //! * [`log`]: openraft's log storage; [`state_machine`]: openraft's state machine;
 //! * [`ledger`]: the hash-chained copy of every applied entry;
 //! * [`offline`]: a new quorum out of a backup or of one folder;
+//! * [`audit`]: the ledger of a folder that no member uses;
 //! * [`owner`]: whose disk this is; [`codec`]: openraft's values as bytes.
 //!
 //! Acknowledged means flushed here: a callback or a returned vote never precedes its
 //! `fsync`. Not here: the network, elections, what an entry means.
 
+pub mod audit;
 mod cache;
 pub mod codec;
 mod disk;
@@ -31,6 +33,7 @@ mod raft_snapshot;
 pub mod state_machine;
 pub mod types;
 
+pub use audit::{Offline, Rows, open_offline};
 pub use ledger::{Broken, Ledger, LedgerError, Retention, Verified};
 pub use log::{LogReader, LogStore};
 pub use ondisk::{DATA_VERSION, OpenError, Store, StoreConfig, StoreHandle, open, read_owner};

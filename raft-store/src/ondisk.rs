@@ -212,15 +212,15 @@ pub fn read_owner(dir: &Path) -> io::Result<Option<Owner>> {
 }
 
 /// The data folder that is being opened, for errors and checks.
-struct Folder<'d>(&'d Path);
+pub(crate) struct Folder<'d>(pub(crate) &'d Path);
 
 impl Folder<'_> {
-    fn cannot(&self, what: &'static str, error: io::Error) -> OpenError {
+    pub(crate) fn cannot(&self, what: &'static str, error: io::Error) -> OpenError {
         OpenError::Folder { dir: self.0.to_owned(), what, error }
     }
 
     /// Damage when the content is wrong; a full disk or a missing permission is none.
-    fn refuse(&self, what: &'static str, error: io::Error) -> OpenError {
+    pub(crate) fn refuse(&self, what: &'static str, error: io::Error) -> OpenError {
         if error.kind() == io::ErrorKind::InvalidData {
             self.damaged_as(one_line(&chain(&error)))
         } else {
@@ -236,11 +236,11 @@ impl Folder<'_> {
         OpenError::Lost { dir: self.0.to_owned(), lost }
     }
 
-    fn holds(&self, name: &str) -> Result<bool, OpenError> {
+    pub(crate) fn holds(&self, name: &str) -> Result<bool, OpenError> {
         self.0.join(name).try_exists().map_err(|error| self.cannot("look into it", error))
     }
 
-    fn lock(&self) -> Result<File, OpenError> {
+    pub(crate) fn lock(&self) -> Result<File, OpenError> {
         let path = self.0.join("lock");
         let file = File::options().create(true).truncate(false).write(true).open(path);
         let file = file.map_err(|error| self.cannot("open its lock", error))?;
@@ -252,7 +252,7 @@ impl Folder<'_> {
     }
 
     /// The version is written first, so a folder without one is new or not ours.
-    fn check_version(&self) -> Result<(), OpenError> {
+    pub(crate) fn check_version(&self) -> Result<(), OpenError> {
         let path = self.0.join("data-version");
         let this = format!("dovetail data {DATA_VERSION}\n");
         match files::read(&path, 256).map_err(|error| self.cannot("read data-version", error))? {
@@ -283,6 +283,14 @@ impl Folder<'_> {
                 .and_then(|owner| owner::write(&path, &owner).map(|()| owner))
                 .map_err(|error| self.cannot("write the owner marker", error)),
         }
+    }
+
+    /// The owner marker of a folder that must have one.
+    pub(crate) fn known_owner(&self) -> Result<Owner, OpenError> {
+        let owner = owner::read(&self.0.join("owner"));
+        owner
+            .map_err(|error| self.refuse("read the owner marker", error))?
+            .ok_or_else(|| self.damaged_as("the owner marker is missing"))
     }
 
     /// The guard is made before RocksDB, so a folder with the one has the other.

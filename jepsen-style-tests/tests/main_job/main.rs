@@ -16,6 +16,7 @@ mod fixture;
 mod follow;
 mod formation;
 mod leader;
+mod ledger;
 mod operator;
 mod outage;
 mod roles;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use dovetail_ledger::Until;
 use dovetail_process::identity::Role;
 
 use crate::verbs::{Canary, ChangeArgs};
@@ -20,6 +21,8 @@ Examples:
   dovetail plan stack.yml --stack shop            the same beside all that runs
   dovetail annotate 'release 42 begins'           a remark in the log
   dovetail canary set --host shop.example --service shop_v1=9000 --service shop_v2=1000
+  dovetail log export shop.log                    the log as a file, for an auditor
+  dovetail replay shop.log                        what it comes to, without a core
   dovetail demo --once                            the whole system on this machine
 
 Exit codes: 0 done, 1 a check was made and failed, 2 usage, 3 refused,
@@ -168,6 +171,21 @@ pub(crate) enum Verb {
     /// What happened, entry by entry
     #[command(subcommand)]
     Log(Log),
+    /// What an exported log comes to, and whether it is what the members had
+    #[command(after_help = "Nobody is asked: exit 1 when it differs, with the first index.\n\n\
+        Examples:\n  dovetail replay shop.log\n  \
+        dovetail replay shop.log --until 2026-11-23T10:00:00Z\n  \
+        dovetail -o json replay shop.log | jq .divergence")]
+    Replay {
+        /// An export of `log export`
+        file: PathBuf,
+        /// After this index, or before the first entry later than this time (UTC)
+        #[arg(long, value_name = "REVISION|TIME", value_parser = until)]
+        until: Option<Until>,
+        /// Under this rule set
+        #[arg(long, value_name = "V")]
+        rules: Option<u32>,
+    },
     /// The whole system on this machine, with a stand-in for Docker
     Demo {
         /// Tell the story, check it, and end: 0 only if every step held
@@ -236,6 +254,48 @@ pub(crate) enum Log {
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
         limit: u64,
     },
+    /// Prints entries as they are applied, until it is interrupted
+    #[command(after_help = "Example:\n  dovetail -o json log follow | jq -r .summary")]
+    Follow {
+        /// The first index; 0 is the next one that is applied
+        #[arg(long, value_name = "INDEX", default_value_t = 0)]
+        from: u64,
+    },
+    /// Writes entries into a file that anybody can check and replay
+    #[command(after_help = "A file that is there is never overwritten.\n\nExamples:\n  \
+        dovetail log export shop.log\n  dovetail log export shop.log --from 1000 --to 2000")]
+    Export {
+        /// Where to
+        file: PathBuf,
+        /// The first index; 0 is the oldest kept
+        #[arg(long, value_name = "INDEX", default_value_t = 0)]
+        from: u64,
+        /// The last index; 0 is the newest
+        #[arg(long, value_name = "INDEX", default_value_t = 0)]
+        to: u64,
+    },
+    /// Checks a file, or the ledgers of all members: exit 1 when anything is wrong
+    #[command(after_help = "Chain, gaps, order and checkpoints are checked; the first index that \
+        is wrong is named.\n\nExamples:\n  dovetail log verify\n  \
+        dovetail log verify shop.log\n  dovetail log verify --ca certs/ca/ca.pem shop.log")]
+    Verify {
+        /// An export; without one, every member checks and compares its own
+        file: Option<PathBuf>,
+        /// Who may have signed the file: checked as of the signing time, without a core
+        #[arg(long, value_name = "FILE", requires = "file")]
+        ca: Option<PathBuf>,
+    },
+}
+
+/// An index, or a time such as 2026-11-23T10:00:00Z.
+fn until(given: &str) -> Result<Until, String> {
+    if let Ok(index) = given.parse() {
+        return Ok(Until::Index(index));
+    }
+    let time = humantime::parse_rfc3339_weak(given)
+        .map_err(|error| format!("{error}; give an index or a time as 2026-11-23T10:00:00Z"))?;
+    let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Ok(Until::Time(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
 }
 
 /// A duration such as 500ms, 5s or 2m; a bare number is seconds.
@@ -272,6 +332,14 @@ mod tests {
             assert_eq!(args.options.core, ["a:1", "b:2"]);
             assert_eq!(args.options.output, Output::Json);
         }
+    }
+
+    #[test]
+    fn a_replay_ends_at_an_index_or_a_time() {
+        assert_eq!(until("42"), Ok(Until::Index(42)));
+        assert_eq!(until("1970-01-01T00:00:02Z"), Ok(Until::Time(2_000)));
+        assert_eq!(until("1970-01-01 00:00:02"), Ok(Until::Time(2_000)));
+        assert!(until("yesterday").is_err());
     }
 
     #[test]

@@ -5,9 +5,11 @@ use serde::Serialize;
 
 mod change;
 mod files;
+mod ledger;
 
 pub(crate) use change::{Canary, Change};
 pub(crate) use files::{Check, Plan};
+pub(crate) use ledger::{Exported, LedgersCompared, LogVerified, Replayed};
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Status {

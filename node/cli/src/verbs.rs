@@ -4,19 +4,22 @@ mod backup;
 mod canary;
 mod change;
 mod check;
+mod export;
 mod log;
 mod pki;
 mod plan;
 mod problems;
+mod replay;
 mod routes;
 mod status;
+mod verify;
 
 pub(crate) use canary::Canary;
 pub(crate) use change::ChangeArgs;
 
 use std::process::ExitCode;
 
-use crate::args::{Args, Log, Verb};
+use crate::args::{Args, Log, Options, Verb};
 use crate::core::Core;
 use crate::demo;
 use crate::failure::Failure;
@@ -45,6 +48,21 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
         Verb::Backup { file } => backup::run(&core()?, &out, &file, options.timeout).await,
         Verb::Log(Log::Show { from, limit }) => {
             log::show(&core()?, &out, from, limit, options.timeout).await
+        }
+        Verb::Log(Log::Follow { from }) => export::follow(&core()?, &out, from).await,
+        Verb::Log(Log::Export { file, from, to }) => {
+            export::export(&core()?, &out, &file, from, to, options.timeout).await
+        }
+        Verb::Log(Log::Verify { file: Some(file), ca }) => {
+            verify::file(&options, &out, &file, ca.as_deref()).await
+        }
+        Verb::Log(Log::Verify { file: None, .. }) => {
+            // Every member hashes all that it has.
+            let patient = Options { timeout: options.timeout.max(verify::RECOMPUTE), ..options };
+            verify::core(&Core::new(&patient)?, &out).await
+        }
+        Verb::Replay { file, until, rules } => {
+            replay::run(&out, &file, until.unwrap_or_default(), rules).await
         }
     }
 }

@@ -15,6 +15,7 @@ use dovetail_routing::names::ServiceCluster;
 use futures_util::Stream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Response, Status};
 
@@ -22,12 +23,16 @@ use crate::observe::Observe;
 use crate::ports::{AdminClient, Peers, ProposeError, Quorum, QuorumView, Slot};
 use crate::services::Core;
 
+pub use audit::FOLLOWERS_MAX;
 pub use command::{ANNOTATION_BYTES_MAX, COMMAND_BYTES_MAX};
+pub use export::EXPORTS_MAX;
 pub use log::LIMIT_MAX;
 
+mod audit;
 mod backup;
 mod canary;
 mod command;
+mod export;
 mod log;
 mod plan;
 mod problems;
@@ -62,6 +67,8 @@ pub struct Admin<Q, P, D> {
     plans: Semaphore,
     /// One at a time: each is a copy of everything.
     backups: Arc<Semaphore>,
+    exports: Arc<Semaphore>,
+    followers: Arc<Semaphore>,
 }
 
 impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
@@ -72,6 +79,8 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
             commands: Semaphore::new(COMMANDS_MAX),
             plans: Semaphore::new(PLANS_MAX),
             backups: Arc::new(Semaphore::new(1)),
+            exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
+            followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
         }
     }
 
@@ -138,6 +147,8 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
 impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D> {
     type BackupStream = Pin<Box<dyn Stream<Item = Result<pb::BackupPart, Status>> + Send>>;
     type LogStream = Pin<Box<dyn Stream<Item = Result<pb::LogEntry, Status>> + Send>>;
+    type FollowLogStream = Self::LogStream;
+    type ExportLogStream = ReceiverStream<Result<pb::ExportPiece, Status>>;
 
     async fn status(
         &self,
@@ -297,6 +308,47 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
         let _ = self.barrier().await;
         let entries = log::entries(Arc::clone(&self.core.quorum), request.into_inner());
         Ok(Response::new(Box::pin(entries)))
+    }
+
+    async fn follow_log(
+        &self,
+        request: Request<pb::FollowLogRequest>,
+    ) -> Result<Response<Self::FollowLogStream>, Status> {
+        require(&request, &[Allow::Operator(Role::Admin)])?;
+        let Ok(permit) = Arc::clone(&self.followers).try_acquire_owned() else {
+            return Err(Status::resource_exhausted(format!(
+                "{FOLLOWERS_MAX} callers follow the log, which is the limit: try another member"
+            )));
+        };
+        let (quorum, drain) = (Arc::clone(&self.core.quorum), self.core.drain.clone());
+        let entries = audit::follow(quorum, request.get_ref().from, drain, permit);
+        Ok(Response::new(Box::pin(entries)))
+    }
+
+    async fn export_log(
+        &self,
+        request: Request<pb::ExportLogRequest>,
+    ) -> Result<Response<Self::ExportLogStream>, Status> {
+        require(&request, &[Allow::Operator(Role::Admin)])?;
+        let Ok(permit) = Arc::clone(&self.exports).try_acquire_owned() else {
+            return Err(Status::resource_exhausted(format!(
+                "{EXPORTS_MAX} exports are being made, which is the limit: try again"
+            )));
+        };
+        // What was acknowledged is in it if it can be; the story is told without a quorum too.
+        let _ = self.barrier().await;
+        let quorum = Arc::clone(&self.core.quorum);
+        let exporter = Identity::Member { slot: self.view().this }.to_string();
+        let pieces = export::export(quorum, request.into_inner(), exporter, permit);
+        Ok(Response::new(ReceiverStream::new(pieces)))
+    }
+
+    async fn verify_log(
+        &self,
+        request: Request<pb::VerifyLogRequest>,
+    ) -> Result<Response<pb::VerifyLogResponse>, Status> {
+        require(&request, &[Allow::Operator(Role::Operator)])?;
+        Ok(Response::new(self.compare_ledgers(request.get_ref()).await?))
     }
 }
 

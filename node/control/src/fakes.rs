@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use dovetail_ledger::{LedgerHash, row_hash};
 use dovetail_process::grpc::PeerInfo;
 use dovetail_proto::convert::encode_entry;
 use dovetail_proto::v1 as pb;
@@ -22,6 +23,7 @@ use dovetail_routing::fact::{
     Task, TaskState,
 };
 use dovetail_routing::names::{NetworkId, ServiceId, SwarmId, SwarmNodeId, TaskId};
+use dovetail_routing::snapshot::Digest;
 use dovetail_routing::state::State;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
@@ -34,7 +36,8 @@ use tonic::transport::{Channel, Endpoint, Server};
 
 use crate::observe::{Observation, Observe};
 use crate::ports::{
-    AdminClient, Asked, Fence, Member, Peers, Proposal, ProposeError, Quorum, QuorumView, Slot,
+    AdminClient, Asked, Fence, LedgerStart, Member, Peers, Proposal, ProposeError, Quorum,
+    QuorumView, Slot,
 };
 
 /// Waits for a level, at most ten (mostly virtual) seconds.
@@ -176,6 +179,24 @@ impl FakeQuorum {
         answered
     }
 
+    /// The ledger of the log.
+    pub(crate) fn rows(&self) -> Vec<pb::LedgerRow> {
+        let mut previous = [0; 32];
+        let rows = self.log().into_iter().enumerate().map(|(position, entry)| {
+            let mut row = pb::LedgerRow {
+                index: u64::try_from(position).expect("small") + 1,
+                term: 1,
+                entry: encode_entry(&entry).into(),
+                kind: pb::LedgerRowKind::Entry.into(),
+                hash: Vec::new(),
+            };
+            previous = row_hash(&previous, "c1", &row);
+            row.hash = previous.to_vec();
+            row
+        });
+        rows.collect()
+    }
+
     /// Writes an observation, as an earlier leader did.
     pub(crate) fn know(&self, listing: &Listing) {
         let changes = self.current().difference(listing).upserts;
@@ -186,6 +207,10 @@ impl FakeQuorum {
         };
         self.write(proposal(Payload::Observed(observed)));
     }
+}
+
+fn hash_of(row: &pb::LedgerRow) -> LedgerHash {
+    row.hash.as_slice().try_into().expect("a hash")
 }
 
 pub(crate) fn proposal(payload: Payload) -> Proposal {
@@ -227,17 +252,45 @@ impl Quorum for FakeQuorum {
     }
 
     async fn ledger(&self, from: LogIndex, limit: usize) -> Result<Vec<pb::LedgerRow>, String> {
-        let log = self.log();
-        let first = usize::try_from(from.0.max(1)).expect("small") - 1;
-        let rows =
-            log.iter().enumerate().skip(first).take(limit).map(|(position, entry)| pb::LedgerRow {
-                index: u64::try_from(position).expect("small") + 1,
-                term: 1,
-                entry: encode_entry(entry).into(),
-                kind: pb::LedgerRowKind::Entry.into(),
-                hash: vec![7; 32],
-            });
-        Ok(rows.collect())
+        let rows = self.rows().into_iter().filter(|row| row.index >= from.0);
+        Ok(rows.take(limit).collect())
+    }
+
+    async fn ledger_from(&self, from: LogIndex) -> Result<LedgerStart, String> {
+        let rows = self.rows();
+        let first = from.0.max(1);
+        let before = rows.iter().find(|row| row.index + 1 == first);
+        Ok(LedgerStart {
+            first: LogIndex(first),
+            previous: before.map_or([0; 32], hash_of),
+            // The fake's log begins at 1, with nothing before it.
+            base: (first == 1).then(|| {
+                let nothing = State::default();
+                (nothing.encode().into(), nothing.digest())
+            }),
+            ancestors: Vec::new(),
+        })
+    }
+
+    async fn ledger_check(
+        &self,
+        index: Option<u64>,
+        recompute: bool,
+    ) -> Result<pb::MemberLedger, String> {
+        let rows = self.rows();
+        let at = rows.iter().find(|row| Some(row.index) == index);
+        Ok(pb::MemberLedger {
+            first: 1,
+            last: rows.len() as u64,
+            hash: at.map(|row| Digest(hash_of(row)).to_string()).unwrap_or_default(),
+            recomputed: if recompute { rows.len() as u64 } else { 0 },
+            ..pb::MemberLedger::default()
+        })
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<pb::ExportSignature, String> {
+        let signature = blake3::hash(message).as_bytes().to_vec();
+        Ok(pb::ExportSignature { scheme: 1, chain: vec![b"member 1".to_vec()], signature })
     }
 
     async fn backup(&self) -> Result<(LogIndex, Bytes), String> {
@@ -385,6 +438,7 @@ pub(crate) fn listing(services: &[(&str, u8)]) -> Listing {
 pub(crate) struct FakePeers {
     pub(crate) locals: Mutex<BTreeMap<Slot, pb::LocalResponse>>,
     pub(crate) admins: Mutex<BTreeMap<Slot, Channel>>,
+    pub(crate) ledgers: Mutex<BTreeMap<Slot, pb::MemberLedger>>,
     /// Members that never answer.
     pub(crate) silent: Mutex<Vec<Slot>>,
 }
@@ -396,6 +450,16 @@ impl Peers for FakePeers {
         }
         let locals = self.locals.lock().expect("not poisoned");
         locals.get(&slot).cloned().ok_or_else(|| "connection refused".to_owned())
+    }
+
+    async fn ledger_check(
+        &self,
+        slot: Slot,
+        _index: Option<u64>,
+        _recompute: bool,
+    ) -> Result<pb::MemberLedger, String> {
+        let ledgers = self.ledgers.lock().expect("not poisoned");
+        ledgers.get(&slot).cloned().ok_or_else(|| "connection refused".to_owned())
     }
 
     fn admin(&self, slot: Slot) -> Result<AdminClient, String> {

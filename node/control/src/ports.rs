@@ -7,10 +7,11 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dovetail_ledger::LedgerHash;
 use dovetail_proto::v1 as pb;
 use dovetail_routing::entry::Answered;
 use dovetail_routing::state::State;
-use dovetail_routing::{LogIndex, Payload};
+use dovetail_routing::{Digest, LogIndex, Payload};
 use tokio::sync::watch;
 
 /// The number of a member's place in `--members`: its `--id`.
@@ -100,8 +101,40 @@ pub trait Quorum: Send + Sync + 'static {
     /// The time in milliseconds that an entry proposed now would carry.
     fn leader_time_ms(&self) -> u64;
 
+    /// Where a part of this member's ledger begins that goes on without a gap: at `from`,
+    /// or at the oldest such row when it is 0. The error says from where it can be had.
+    fn ledger_from(
+        &self,
+        from: LogIndex,
+    ) -> impl Future<Output = Result<LedgerStart, String>> + Send;
+
+    /// What this member's ledger holds, its hash at `index`, and, if it is to recompute
+    /// every hash, whether it holds together.
+    fn ledger_check(
+        &self,
+        index: Option<u64>,
+        recompute: bool,
+    ) -> impl Future<Output = Result<pb::MemberLedger, String>> + Send;
+
+    /// Signs with the key of this member's certificate.
+    fn sign(&self, message: &[u8]) -> Result<pb::ExportSignature, String>;
+
     /// When this member last heard from the leader, in milliseconds; 0 while it leads.
     fn leader_silent_ms(&self) -> u64;
+}
+
+/// Where rows of the ledger begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerStart {
+    /// The first row.
+    pub first: LogIndex,
+    /// The hash that it follows on; zeros where the log begins.
+    pub previous: LedgerHash,
+    /// The bytes of the state before it, with their digest; `None` where the log begins,
+    /// and where no state is kept.
+    pub base: Option<(Bytes, Digest)>,
+    /// Cluster ids that this one was restored from, newest first.
+    pub ancestors: Vec<String>,
 }
 
 /// An entry to be, but for its time, which the proposer stamps.
@@ -130,6 +163,14 @@ pub trait Peers: Send + Sync + 'static {
         slot: Slot,
         asked: Asked,
     ) -> impl Future<Output = Result<pb::LocalResponse, String>> + Send;
+
+    /// As [`Quorum::ledger_check`], of another member.
+    fn ledger_check(
+        &self,
+        slot: Slot,
+        index: Option<u64>,
+        recompute: bool,
+    ) -> impl Future<Output = Result<pb::MemberLedger, String>> + Send;
 
     /// A client of the admin API of another member, authenticated as this member,
     /// so that a follower answers with the leader's view.

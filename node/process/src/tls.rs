@@ -6,6 +6,7 @@
 
 mod files;
 mod reason;
+mod sign;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use tracing::{error, info};
 
 use self::files::{Loaded, Stamp};
 pub use self::reason::reason;
+pub use self::sign::{Signed, verify_signed};
 use crate::drain::DrainWatch;
 use crate::identity::Identity;
 use crate::log::chain;

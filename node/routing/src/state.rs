@@ -19,6 +19,7 @@ pub use answers::ANSWERS_MAX;
 pub use canary::{CANARIES_PER_CLUSTER_MAX, Canary, Override};
 pub use compare::KeptOut;
 pub use difference::Difference;
+pub use digest::Digester;
 pub use drains::{DRAINS_MAX, Drain, Drained};
 pub use history::{INTENT_CHANGE_ROUTES_MAX, INTENT_CHANGES_MAX, NotKept};
 pub use rollback::{ENDED_ROLLBACKS_MAX, Held, Rollback};
@@ -54,6 +55,7 @@ mod compare;
 mod converging;
 mod derive;
 mod difference;
+mod digest;
 mod drains;
 mod facts;
 mod force;
@@ -284,12 +286,10 @@ impl State {
     }
 
     /// The digest of the whole state: facts, configuration, intents, claims, orders, snapshots.
+    ///
+    /// Hashes everything; a [`Digester`] hashes what changed, and comes to the same.
     pub fn digest(&self) -> Digest {
-        let mut bytes = self.encode();
-        for service_cluster in self.service_clusters() {
-            bytes.extend_from_slice(&self.published(&service_cluster).digest.0);
-        }
-        Snapshot::digest_of(&bytes)
+        Digester::default().digest(self)
     }
 
     /// The raft snapshot's bytes; [`State::decode`] is their exact inverse.

@@ -6,8 +6,10 @@
 //! * [`hub`]: what all parts share: the disk's owner, and Raft once it runs;
 //! * [`network`]: RPCs out; [`server`]: RPCs in;
 //! * [`quorum`]: the `Quorum` port: proposals, reads, the view of the quorum;
-//! * [`peers`]: the `Peers` port: other members, asked directly.
+//! * [`peers`]: the `Peers` port: other members, asked directly;
+//! * [`audit`]: this member's ledger, for whoever exports or checks it.
 
+pub(crate) mod audit;
 pub(crate) mod formation;
 pub(crate) mod hub;
 pub(crate) mod network;

@@ -64,6 +64,20 @@ impl Peers for OtherMembers {
             .map_err(|status| status.message().to_owned())
     }
 
+    async fn ledger_check(
+        &self,
+        slot: Slot,
+        index: Option<u64>,
+        recompute: bool,
+    ) -> Result<pb::MemberLedger, String> {
+        let request = pb::LedgerRequest { sender: Some(self.hub.sender()), index, recompute };
+        RaftClient::new(self.channel(slot)?)
+            .ledger(request)
+            .await
+            .map(tonic::Response::into_inner)
+            .map_err(|status| status.message().to_owned())
+    }
+
     fn admin(&self, slot: Slot) -> Result<AdminClient, String> {
         Ok(AdminClient::new(self.channel(slot)?))
     }

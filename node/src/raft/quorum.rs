@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use dovetail_control::ports::{Fence, Member, Proposal, ProposeError, Quorum, QuorumView, Slot};
+use dovetail_control::ports::{
+    Fence, LedgerStart, Member, Proposal, ProposeError, Quorum, QuorumView, Slot,
+};
+use dovetail_process::tls::Signed;
 use dovetail_proto::convert;
 use dovetail_proto::v1 as pb;
 use dovetail_raft_store::{
@@ -20,6 +23,7 @@ use openraft::errors::{ClientWriteError, ForwardReason, LinearizableReadError, R
 use openraft::impls::ProgressResponder;
 use tokio::sync::watch;
 
+use super::audit;
 use super::hub::Hub;
 
 /// After so long without an answer a proposal's outcome is unknown to the client.
@@ -170,6 +174,25 @@ impl Quorum for RaftQuorum {
 
     fn leader_time_ms(&self) -> u64 {
         self.clock.peek()
+    }
+
+    async fn ledger_from(&self, from: LogIndex) -> Result<LedgerStart, String> {
+        let (hub, ledger) = (Arc::clone(&self.hub), self.ledger.clone());
+        audit::on_a_thread(move || audit::start(&hub, &ledger, from.0)).await
+    }
+
+    async fn ledger_check(
+        &self,
+        index: Option<u64>,
+        recompute: bool,
+    ) -> Result<pb::MemberLedger, String> {
+        let (hub, ledger) = (Arc::clone(&self.hub), self.ledger.clone());
+        audit::on_a_thread(move || audit::check(&hub, &ledger, index, recompute)).await
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<pb::ExportSignature, String> {
+        let Signed { scheme, chain, signature } = self.hub.tls.sign(message)?;
+        Ok(pb::ExportSignature { scheme: scheme.into(), chain, signature })
     }
 
     fn leader_silent_ms(&self) -> u64 {

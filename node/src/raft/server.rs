@@ -9,7 +9,7 @@ use dovetail_process::grpc;
 use dovetail_proto::v1 as pb;
 use dovetail_proto::v1::raft_server::{Raft as RaftService, RaftServer};
 use dovetail_raft_store::codec::{self, InvalidBytes};
-use dovetail_raft_store::{Raft, RaftSnapshot};
+use dovetail_raft_store::{Ledger, Raft, RaftSnapshot};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -27,11 +27,12 @@ const RAFT_SNAPSHOT_BYTES_MAX: usize = 256 * 1_024 * 1_024;
 pub(crate) struct Server {
     hub: Arc<Hub>,
     local: Local,
+    ledger: Ledger,
 }
 
 impl Server {
-    pub(crate) fn service(hub: Arc<Hub>, local: Local) -> RaftServer<Self> {
-        RaftServer::new(Self { hub, local })
+    pub(crate) fn service(hub: Arc<Hub>, local: Local, ledger: Ledger) -> RaftServer<Self> {
+        RaftServer::new(Self { hub, local, ledger })
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
@@ -225,5 +226,18 @@ impl RaftService for Server {
         let applied = raft.metrics().borrow_watched().last_applied.map_or(0, |id| id.index);
         let pb::LocalRequest { problems, traffic, .. } = *request.get_ref();
         Ok(Response::new(self.local.answer(applied, Asked { problems, traffic })))
+    }
+
+    async fn ledger(
+        &self,
+        request: Request<pb::LedgerRequest>,
+    ) -> Result<Response<pb::MemberLedger>, Status> {
+        let peer = grpc::peer(&request)?;
+        self.hub.admit(&peer, request.get_ref().sender.as_ref())?;
+        let pb::LedgerRequest { index, recompute, .. } = request.into_inner();
+        let (hub, ledger) = (Arc::clone(&self.hub), self.ledger.clone());
+        let check = move || super::audit::check(&hub, &ledger, index, recompute);
+        let answer = super::audit::on_a_thread(check).await.map_err(Status::internal)?;
+        Ok(Response::new(answer))
     }
 }

@@ -31,6 +31,19 @@ const WALLS: &[(&str, &[&str])] = &[
         "dovetail-config",
         &["tokio", "bollard", "openraft", "rocksdb", "hyper", "prost", "rustls", "dovetail-proto"],
     ),
+    // What an auditor runs, years later: it needs no quorum, no disk of ours and no network.
+    (
+        "dovetail-ledger",
+        &[
+            "bollard",
+            "openraft",
+            "rocksdb",
+            "rustls",
+            "dovetail-process",
+            "dovetail-control",
+            "dovetail-raft-store",
+        ],
+    ),
     ("dovetail-proto", &["bollard", "openraft", "rocksdb"]),
     ("dovetail-process", &["bollard", "openraft", "rocksdb", "dovetail-routing"]),
     ("dovetail-feed", &["bollard", "openraft", "rocksdb", "dovetail-control"]),

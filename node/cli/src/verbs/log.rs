@@ -74,6 +74,20 @@ fn print(out: &Out, entries: Vec<pb::LogEntry>) -> Result<ExitCode, Failure> {
     out.print(&table, "no entries")
 }
 
+/// An entry on a line of its own.
+pub(super) fn line(entry: &pb::LogEntry) -> String {
+    let cause = if entry.cause.is_empty() { "" } else { "  because " };
+    format!(
+        "{}  {}  {}  {}  {}{cause}{}",
+        entry.index,
+        time(entry.leader_time_ms),
+        entry.kind,
+        actor(&entry.actor),
+        entry.summary,
+        entry.cause
+    )
+}
+
 /// The leader's clock in UTC; empty for an entry without a time.
 fn time(ms: u64) -> String {
     let format =

@@ -25,6 +25,11 @@ pub(crate) async fn run(
     if out.is_json() {
         return out.json(&json::Routes::from(answer));
     }
+    print(out, &answer)
+}
+
+/// The routes of one service cluster as a table.
+pub(crate) fn print(out: &Out, answer: &pb::RoutesResponse) -> Result<ExitCode, Failure> {
     out.line(&printable(&format!(
         "service cluster {}  revision {}  digest {}",
         service_cluster(&answer.service_cluster),

@@ -18,6 +18,8 @@ use tokio::process::Command;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
+use crate::exports;
+
 /// How a member behaves towards changes and linearizable questions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -37,6 +39,7 @@ pub(crate) enum Mode {
 #[derive(Clone)]
 pub(crate) struct Fake {
     mode: Mode,
+    tls: TlsDir,
     /// The request id and text of each change that arrived.
     pub(crate) orders: Arc<Mutex<Vec<(String, String)>>>,
     /// Each plan that was asked for.
@@ -57,7 +60,7 @@ pub(crate) async fn member(certificates: &TempDir, slot: u64, mode: Mode) -> (St
     let tls = TlsDir::load(&folder).expect("TLS folder");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
     let address = listener.local_addr().expect("address").to_string();
-    let fake = Fake { mode, orders: Arc::default(), plans: Arc::default() };
+    let fake = Fake { mode, tls: tls.clone(), orders: Arc::default(), plans: Arc::default() };
     let serving = tonic::transport::Server::builder()
         .add_service(AdminServer::new(fake.clone()))
         .serve_with_incoming::<_, TlsIo, _, _>(grpc::incoming(listener, tls));
@@ -475,6 +478,41 @@ impl Admin for Fake {
             })
             .collect();
         Ok(Response::new(tokio_stream::iter(entries)))
+    }
+
+    type FollowLogStream = Self::LogStream;
+
+    async fn follow_log(
+        &self,
+        request: Request<pb::FollowLogRequest>,
+    ) -> Result<Response<Self::FollowLogStream>, Status> {
+        grpc::require(&request, &[Allow::Operator(Role::Admin)])?;
+        let entries: Vec<_> =
+            [8, 9].map(|index| Ok(pb::LogEntry { index, ..pb::LogEntry::default() })).into();
+        Ok(Response::new(tokio_stream::iter(entries)))
+    }
+
+    type ExportLogStream = tokio_stream::Iter<std::vec::IntoIter<Result<pb::ExportPiece, Status>>>;
+
+    async fn export_log(
+        &self,
+        request: Request<pb::ExportLogRequest>,
+    ) -> Result<Response<Self::ExportLogStream>, Status> {
+        grpc::require(&request, &[Allow::Operator(Role::Admin)])?;
+        let (file, _) = exports::file(&self.tls);
+        let pieces: Vec<_> = file
+            .chunks(100)
+            .map(|piece| Ok(pb::ExportPiece { data: piece.to_vec().into() }))
+            .collect();
+        Ok(Response::new(tokio_stream::iter(pieces)))
+    }
+
+    async fn verify_log(
+        &self,
+        request: Request<pb::VerifyLogRequest>,
+    ) -> Result<Response<pb::VerifyLogResponse>, Status> {
+        grpc::require(&request, &[Allow::Operator(Role::Operator)])?;
+        Ok(Response::new(exports::compared(request.get_ref(), &self.tls)))
     }
 }
 

@@ -5,5 +5,7 @@ mod backups;
 mod changes;
 mod check;
 mod endings;
+mod exports;
 mod fake;
 mod files;
+mod ledger;

@@ -57,7 +57,7 @@ pub(super) fn entries<Q: Quorum>(
 }
 
 /// A row with what its entry says.
-fn entry_of(row: pb::LedgerRow) -> pb::LogEntry {
+pub(super) fn entry_of(row: pb::LedgerRow) -> pb::LogEntry {
     let mut shown = pb::LogEntry {
         index: row.index,
         term: row.term,

@@ -16,6 +16,7 @@ use crate::services::services;
 use crate::soft::SoftProblems;
 
 mod commands;
+mod ledger;
 mod roles;
 
 const VIEWER: &str = "dovetail://operator/vera?role=viewer";

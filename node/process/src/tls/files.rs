@@ -30,6 +30,7 @@ pub(super) struct Loaded {
     pub(super) identity: Identity,
     pub(super) server: Arc<ServerConfig>,
     pub(super) client: Arc<ClientConfig>,
+    pub(super) certified: Arc<CertifiedKey>,
     pub(super) expiry: SystemTime,
     /// The files as they were *before* they were read: a change meanwhile is seen later.
     pub(super) stamp: Stamp,
@@ -69,7 +70,7 @@ pub(super) fn load(dir: &Path) -> Result<Loaded, TlsError> {
     }
     let identity = identity_of(leaf)
         .map_err(|reason| TlsError::Identity { path: cert_path.clone(), reason })?;
-    let certified = certified_key(chain.clone(), key, &cert_path, &key_path)?;
+    let certified = Arc::new(certified_key(chain.clone(), key, &cert_path, &key_path)?);
 
     let roots = Arc::new(roots(authorities, &ca_path)?);
     let in_ca = |reason: String| TlsError::Certificate { path: ca_path.clone(), reason };
@@ -87,7 +88,7 @@ pub(super) fn load(dir: &Path) -> Result<Loaded, TlsError> {
         }
     })?;
 
-    let resolver = Arc::new(SingleCertAndKey::from(certified));
+    let resolver = Arc::new(SingleCertAndKey::from(CertifiedKey::clone(&certified)));
     let in_cert = |error: rustls::Error| TlsError::Certificate {
         path: cert_path.clone(),
         reason: reason(&error),
@@ -109,7 +110,8 @@ pub(super) fn load(dir: &Path) -> Result<Loaded, TlsError> {
     client.alpn_protocols = vec![b"h2".to_vec()];
     client.resumption = Resumption::disabled();
 
-    Ok(Loaded { identity, server: Arc::new(server), client: Arc::new(client), expiry, stamp })
+    let (server, client) = (Arc::new(server), Arc::new(client));
+    Ok(Loaded { identity, server, client, certified, expiry, stamp })
 }
 
 /// A point in time as an operator reads it.
@@ -128,7 +130,7 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     Ok(bytes)
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&read(path)?)
         .collect::<Result<_, _>>()
         .map_err(|error| TlsError::NotPem {
@@ -184,7 +186,7 @@ fn certified_key(
     })
 }
 
-fn roots(
+pub(super) fn roots(
     authorities: Vec<CertificateDer<'static>>,
     path: &Path,
 ) -> Result<RootCertStore, TlsError> {
@@ -199,7 +201,7 @@ fn roots(
 }
 
 /// Why our own certificate does not fit our own authority, with `ca.pem` to follow.
-fn own_reason(error: &rustls::Error) -> String {
+pub(super) fn own_reason(error: &rustls::Error) -> String {
     use rustls::CertificateError::{BadSignature, UnknownIssuer};
     match error {
         rustls::Error::InvalidCertificate(UnknownIssuer | BadSignature) => {

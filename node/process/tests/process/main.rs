@@ -4,4 +4,5 @@ mod admin;
 mod handshake;
 mod load;
 mod pki;
+mod sign;
 mod support;

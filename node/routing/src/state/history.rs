@@ -24,7 +24,7 @@ pub const INTENT_CHANGES_MAX: usize = 1_000;
 pub const INTENT_CHANGE_ROUTES_MAX: usize = 40_000;
 
 /// Routes by key, each with an intent, or without one: those before an entry.
-type Undo = Vec<(RouteKey, Option<Arc<RouteIntent>>)>;
+pub(super) type Undo = Vec<(RouteKey, Option<Arc<RouteIntent>>)>;
 
 /// The last entry that cannot be undone, and what those after it changed.
 pub(super) type Kept = (LogIndex, OrdMap<LogIndex, Arc<Undo>>);
@@ -61,6 +61,12 @@ impl History {
     /// What is encoded.
     pub(super) fn kept(&self) -> Kept {
         (self.base, self.undo.clone())
+    }
+
+    /// What the state's digest covers.
+    pub(super) fn parts(&self) -> (LogIndex, &OrdMap<LogIndex, Arc<Undo>>) {
+        let Self { now: _, undo, base, routes: _ } = self;
+        (*base, undo)
     }
 
     fn put(&mut self, key: &RouteKey, intent: Option<Arc<RouteIntent>>) {

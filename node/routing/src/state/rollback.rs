@@ -75,6 +75,12 @@ pub(super) struct Rollbacks {
 }
 
 impl Rollbacks {
+    /// What the state's digest covers.
+    pub(super) fn parts(&self) -> (&OrdMap<RouteKey, Arc<Held>>, &OrdMap<RouteKey, Ended>) {
+        let Self { held, ended, by_service: _, deadline_ms: _ } = self;
+        (held, ended)
+    }
+
     pub(super) fn get(&self, key: &RouteKey) -> Option<&Held> {
         self.held.get(key).map(Arc::as_ref)
     }

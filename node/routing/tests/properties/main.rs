@@ -9,6 +9,7 @@ use dovetail_routing::state::{Problem, State};
 use dovetail_routing::{Applied, Entry, LogIndex, Payload};
 use proptest::prelude::*;
 
+mod digests;
 mod labels;
 mod logs;
 mod orders;

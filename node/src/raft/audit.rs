@@ -1,0 +1,66 @@
+//! This member's ledger, for whoever exports or checks it.
+
+use dovetail_control::ports::LedgerStart;
+use dovetail_proto::v1 as pb;
+use dovetail_raft_store::Ledger;
+use dovetail_routing::{Digest, LogIndex};
+
+use super::hub::Hub;
+
+/// Runs `work` where reading a disk disturbs nobody.
+pub(crate) async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?
+}
+
+/// Where rows without a gap begin: at `from`, at the oldest when it is 0.
+pub(crate) fn start(hub: &Hub, ledger: &Ledger, from: u64) -> Result<LedgerStart, String> {
+    let (first, previous) = ledger.newest_run();
+    let ancestors = hub.owner().ancestors;
+    if from == 0 || from == first {
+        return Ok(LedgerStart { first: LogIndex(first), previous, base: None, ancestors });
+    }
+    if from < first {
+        return Err(format!("from: this member's ledger begins at {first}"));
+    }
+    let previous = ledger
+        .hash_at(from - 1)
+        .map_err(|error| dovetail_process::chain(&error))?
+        .ok_or_else(|| format!("from: this member has no ledger row {}", from - 1))?;
+    Ok(LedgerStart { first: LogIndex(from), previous, base: None, ancestors })
+}
+
+/// What the ledger holds, and whether it holds together.
+pub(crate) fn check(
+    hub: &Hub,
+    ledger: &Ledger,
+    index: Option<u64>,
+    recompute: bool,
+) -> Result<pb::MemberLedger, String> {
+    let (last, _) = ledger.head();
+    let mut answer = pb::MemberLedger {
+        id: hub.slot,
+        reachable: true,
+        first: ledger.first(),
+        last,
+        ..pb::MemberLedger::default()
+    };
+    if let Some(index) = index {
+        let hash = ledger.hash_at(index).map_err(|error| dovetail_process::chain(&error))?;
+        answer.hash = hash.map(|hash| Digest(hash).to_string()).unwrap_or_default();
+    }
+    if recompute {
+        match ledger.verify(&hub.owner().cluster_id) {
+            Ok(verified) => {
+                answer.recomputed = verified.rows;
+                answer.gaps = verified.gaps;
+            }
+            Err(broken) => {
+                answer.broken = broken.reason;
+                answer.broken_index = broken.index;
+            }
+        }
+    }
+    Ok(answer)
+}
