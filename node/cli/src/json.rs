@@ -63,6 +63,10 @@ pub(crate) struct Routes {
     revision: u64,
     digest: String,
     routes: Vec<Route>,
+    /// The last entry that the answering member had applied.
+    index: u64,
+    /// Milliseconds since it heard the leader; 0 in a linearizable answer.
+    age_ms: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -195,11 +199,14 @@ impl From<pb::Proxy> for Proxy {
 
 impl From<pb::RoutesResponse> for Routes {
     fn from(routes: pb::RoutesResponse) -> Self {
+        let pb::Freshness { index, age_ms } = routes.freshness.unwrap_or_default();
         Self {
             service_cluster: routes.service_cluster,
             revision: routes.revision,
             digest: routes.digest,
             routes: routes.routes.into_iter().map(Into::into).collect(),
+            index,
+            age_ms,
         }
     }
 }

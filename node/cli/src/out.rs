@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use dovetail_proto::v1 as pb;
 use serde::Serialize;
 
 use crate::args::Output;
@@ -104,6 +105,18 @@ impl Out {
             Tone::Warn => cell.fg(Color::Yellow),
             Tone::Bad => cell.fg(Color::Red),
         }
+    }
+
+    /// Says how old a stale answer may be: beside JSON, whose form is fixed, on standard error.
+    pub(crate) fn age(&self, freshness: Option<&pb::Freshness>) -> Result<(), Failure> {
+        let Some(pb::Freshness { index, age_ms }) = freshness else { return Ok(()) };
+        let age = format!("as of index {index}; that member heard the leader {age_ms} ms ago");
+        if self.is_json() {
+            dovetail_process::exit::say(&age);
+        } else {
+            self.line(&age)?;
+        }
+        Ok(())
     }
 
     /// Prints a table, or `nothing` when it has no rows.

@@ -12,6 +12,7 @@ use dovetail_process::grpc::{Allow, require};
 use dovetail_process::identity::{Identity, Role};
 use dovetail_proto::v1 as pb;
 use dovetail_routing::names::ServiceCluster;
+use dovetail_routing::state::State;
 use futures_util::Stream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -101,6 +102,12 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
     fn elsewhere(&self, caller: &Identity, view: &QuorumView) -> Option<Slot> {
         let leader = view.leader.filter(|leader| *leader != view.this)?;
         (caller.slot().is_none() && view.fence.is_none()).then_some(leader)
+    }
+
+    /// How old `state` may be, of which an answer tells.
+    fn freshness(&self, state: &State, stale: bool) -> pb::Freshness {
+        let age_ms = if stale { self.core.quorum.leader_silent_ms() } else { 0 };
+        pb::Freshness { index: state.applied_index().0, age_ms }
     }
 
     /// The leader's answer to a question that came to this member; `None` when this member
@@ -195,7 +202,10 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
             self.barrier().await?;
         }
         let state = Arc::clone(&self.core.quorum.state().borrow());
-        Ok(Response::new(pb::RoutesResponse::from(&*state.published(&service_cluster))))
+        Ok(Response::new(pb::RoutesResponse {
+            freshness: Some(self.freshness(&state, request.stale)),
+            ..(&*state.published(&service_cluster)).into()
+        }))
     }
 
     async fn problems(
@@ -215,8 +225,9 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
             self.barrier().await?;
         }
         let view = self.view();
+        let freshness = Some(self.freshness(&self.core.quorum.state().borrow(), stale));
         let problems = self.problems_known(&view, view.fence.is_some() && !stale).await;
-        Ok(Response::new(pb::ProblemsResponse { problems }))
+        Ok(Response::new(pb::ProblemsResponse { problems, freshness }))
     }
 
     async fn plan(
@@ -286,8 +297,9 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
             self.barrier().await?;
         }
         let state = Arc::clone(&self.core.quorum.state().borrow());
+        let freshness = Some(self.freshness(&state, request.stale));
         let canaries = canary::canaries(&state, request.route)?;
-        Ok(Response::new(pb::CanariesResponse { canaries }))
+        Ok(Response::new(pb::CanariesResponse { canaries, freshness }))
     }
 
     async fn backup(

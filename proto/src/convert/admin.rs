@@ -15,6 +15,8 @@ impl From<&Published> for pb::RoutesResponse {
             revision: published.snapshot.revision.0,
             digest: published.digest.to_string(),
             routes: published.snapshot.routes.iter().map(Into::into).collect(),
+            // Only who answers knows.
+            freshness: None,
         }
     }
 }

@@ -126,6 +126,9 @@ pub(crate) async fn run(core: &Core, out: &Out, verb: Canary) -> Result<ExitCode
         }
         Canary::List { stale } => {
             let answer = ask(core, pb::CanariesRequest { stale, route: None }).await?;
+            if stale {
+                out.age(answer.freshness.as_ref())?;
+            }
             if out.is_json() {
                 let canaries: Vec<_> =
                     answer.canaries.into_iter().map(json::Canary::from).collect();
@@ -136,6 +139,9 @@ pub(crate) async fn run(core: &Core, out: &Out, verb: Canary) -> Result<ExitCode
         Canary::Show { route, stale } => {
             let request = pb::CanariesRequest { stale, route: Some(route.into()) };
             let mut answer = ask(core, request).await?;
+            if stale {
+                out.age(answer.freshness.as_ref())?;
+            }
             match answer.canaries.pop() {
                 Some(canary) if out.is_json() => out.json(&json::Canary::from(canary)),
                 canary => print(out, canary.as_slice()),

@@ -12,6 +12,9 @@ use crate::out::{Out, Tone};
 pub(crate) async fn run(core: &Core, out: &Out, stale: bool) -> Result<ExitCode, Failure> {
     let request = pb::ProblemsRequest { stale };
     let answer = core.ask(|mut client| async move { client.problems(request).await }).await?;
+    if stale {
+        out.age(answer.freshness.as_ref())?;
+    }
     if out.is_json() {
         let problems: Vec<json::Problem> = answer.problems.into_iter().map(Into::into).collect();
         return out.json(&problems);

@@ -25,6 +25,9 @@ pub(crate) async fn run(
     if out.is_json() {
         return out.json(&json::Routes::from(answer));
     }
+    if stale {
+        out.age(answer.freshness.as_ref())?;
+    }
     print(out, &answer)
 }
 

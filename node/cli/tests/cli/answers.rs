@@ -70,7 +70,7 @@ async fn routes_as_json_have_the_contracts_shape() {
             r#""certificate":{"cert":"a.cert","key":"a.key"},"#,
             r#""options":{"rewrite":true,"sticky":"cookie session"}},"#,
             r#"{"host":"*","path":"/app","tls":"none","services":["#,
-            r#"{"name":"empty","weight":10000,"upstreams":[]}]}]}"#,
+            r#"{"name":"empty","weight":10000,"upstreams":[]}]}],"index":57,"age_ms":0}"#,
             "\n"
         )
     );

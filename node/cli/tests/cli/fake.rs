@@ -265,6 +265,7 @@ impl Admin for Fake {
             ..pb::Route::default()
         };
         Ok(Response::new(pb::RoutesResponse {
+            freshness: freshness(request.stale),
             service_cluster: request.service_cluster,
             revision: 42,
             digest: "aabbccddeeff00112233".to_owned(),
@@ -308,10 +309,12 @@ impl Admin for Fake {
         request: Request<pb::ProblemsRequest>,
     ) -> Result<Response<pb::ProblemsResponse>, Status> {
         grpc::require(&request, &[Allow::Operator(Role::Viewer)])?;
-        if !request.get_ref().stale {
+        let stale = request.get_ref().stale;
+        if !stale {
             self.leads()?;
         }
         Ok(Response::new(pb::ProblemsResponse {
+            freshness: freshness(stale),
             problems: vec![pb::Problem {
                 service: "shop".to_owned(),
                 label: "com.docker.lb.port".to_owned(),
@@ -423,7 +426,10 @@ impl Admin for Fake {
         let asked = request.route.filter(|route| *route != route_ref("shop.example", "/"));
         match asked {
             Some(route) => Err(Status::not_found(format!("{} has no canary", route.host))),
-            None => Ok(Response::new(pb::CanariesResponse { canaries: vec![canary] })),
+            None => Ok(Response::new(pb::CanariesResponse {
+                canaries: vec![canary],
+                freshness: freshness(request.stale),
+            })),
         }
     }
 
@@ -514,6 +520,10 @@ impl Admin for Fake {
         grpc::require(&request, &[Allow::Operator(Role::Operator)])?;
         Ok(Response::new(exports::compared(request.get_ref(), &self.tls)))
     }
+}
+
+fn freshness(stale: bool) -> Option<pb::Freshness> {
+    Some(pb::Freshness { index: 57, age_ms: if stale { 1_234 } else { 0 } })
 }
 
 fn route_ref(host: &str, path: &str) -> pb::RouteRef {

@@ -169,8 +169,15 @@ async fn routes_are_linearizable_unless_asked_for_stale() {
     follower.with_leader(&leader);
     let routes = vera.routes(pb::RoutesRequest::default()).await.expect("answered").into_inner();
     assert_eq!(routes.routes[0].host, "api.example");
+    assert_eq!(routes.freshness, Some(pb::Freshness { index: 1, age_ms: 0 }));
+    follower.quorum.silent_ms.store(4_321, Ordering::Relaxed);
     let stale = pb::RoutesRequest { stale: true, ..pb::RoutesRequest::default() };
-    assert_eq!(vera.routes(stale).await.expect("answered").into_inner().routes.len(), 1);
+    let old = vera.routes(stale).await.expect("answered").into_inner();
+    assert_eq!((old.routes.len(), old.routes[0].host.as_str()), (1, "web.example"));
+    assert_eq!(old.freshness, Some(pb::Freshness { index: 1, age_ms: 4_321 }), "it says how old");
+    let stale = pb::CanariesRequest { stale: true, route: None };
+    let old = vera.canaries(stale).await.expect("answered").into_inner();
+    assert_eq!(old.freshness.map(|freshness| freshness.age_ms), Some(4_321));
     let bad = pb::RoutesRequest { service_cluster: "a b".to_owned(), stale: true };
     assert_eq!(vera.routes(bad).await.expect_err("no name").code(), Code::InvalidArgument);
 }
@@ -225,7 +232,9 @@ async fn problems_are_those_of_the_state_of_members_and_of_proxies() {
         ("-", "-", "held")
     );
     let stale = pb::ProblemsRequest { stale: true };
-    assert!(vera.problems(stale).await.expect("answered").into_inner().problems.is_empty());
+    let old = vera.problems(stale).await.expect("answered").into_inner();
+    assert!(old.problems.is_empty());
+    assert!(old.freshness.is_some(), "a stale answer says how old it is");
 }
 
 #[tokio::test(start_paused = true)]
