@@ -28,6 +28,8 @@ const STAND_IN_HOST: u8 = 2;
 #[derive(Clone, Debug)]
 pub struct ClusterConfig {
     pub members: u8,
+    /// The first so many form the quorum; the others know of them all, and wait to be added.
+    pub founders: u8,
     pub proxies: u8,
     /// Where Docker answers; the stand-in when absent.
     pub docker: Option<String>,
@@ -45,6 +47,7 @@ impl Default for ClusterConfig {
     fn default() -> Self {
         Self {
             members: 3,
+            founders: u8::MAX,
             proxies: 2,
             docker: None,
             member_arguments: Vec::new(),
@@ -189,10 +192,12 @@ impl Cluster {
         self.place.path(&format!("proxy-{number}"))
     }
 
-    /// `--members` of `dovetaild`.
-    pub fn members_argument(&self) -> String {
+    /// `--members` of the `dovetaild` of a slot.
+    pub fn members_argument(&self, of: u8) -> String {
+        let founders = self.config.founders;
+        let known = self.slots().filter(|slot| of > founders || *slot <= founders);
         let one = |slot| format!("{slot}={}", self.member_addr(slot));
-        self.slots().map(one).collect::<Vec<_>>().join(",")
+        known.map(one).collect::<Vec<_>>().join(",")
     }
 
     /// How a member is started.
@@ -204,7 +209,7 @@ impl Cluster {
             "--listen",
             &self.member_addr(slot).to_string(),
             "--members",
-            &self.members_argument(),
+            &self.members_argument(slot),
             "--admin",
             &self.member_admin_addr(slot).to_string(),
             "--docker",

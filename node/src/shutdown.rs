@@ -2,7 +2,7 @@
 //! admin drained, then Raft and the disk.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dovetail_process::drain::{Drain, Drained};
 use dovetail_process::ready::Readiness;
@@ -10,13 +10,11 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use crate::raft::ELECTION_MAX_MS;
 use crate::raft::hub::Hub;
+use crate::raft::transfer;
 
 /// How long proxies and operators may take to go elsewhere.
 const GRACE: Duration = Duration::from_secs(3);
-/// A transfer has no abort: after this the others elect a leader by themselves.
-const TRANSFER_TIMEOUT: Duration = Duration::from_millis(2 * ELECTION_MAX_MS);
 
 pub(crate) async fn run(
     hub: &Arc<Hub>,
@@ -55,21 +53,5 @@ async fn hand_over(hub: &Arc<Hub>) {
         .filter(|(id, _)| voters.contains(id) && **id != metrics.id)
         .max_by_key(|(_, matched)| matched.as_ref().map(|id| id.index));
     let Some((&target, _)) = best else { return };
-    let begun = Instant::now();
-    if let Err(error) = raft.trigger().transfer_leader(target).await {
-        warn!(%error, "leadership not handed over");
-        return;
-    }
-    let mut metrics = raft.metrics();
-    let handed = tokio::time::timeout(TRANSFER_TIMEOUT, async {
-        while metrics.borrow_watched().current_leader != Some(target) {
-            if metrics.changed().await.is_err() {
-                return;
-            }
-        }
-    });
-    match handed.await {
-        Ok(()) => info!(to = target, took = ?begun.elapsed(), "leadership handed over"),
-        Err(_) => warn!(to = target, "no new leader in time: the others elect one"),
-    }
+    transfer::leadership(raft, target).await;
 }

@@ -33,6 +33,7 @@ use crate::raft::hub::Hub;
 use crate::raft::network::Network;
 use crate::raft::peers::OtherMembers;
 use crate::raft::quorum::{self, RaftQuorum};
+use crate::raft::removal;
 use crate::raft::server::Server;
 use crate::{shutdown, upkeep};
 
@@ -142,6 +143,7 @@ async fn serve(args: Args, tls: TlsDir, keys: ClusterKeys) -> anyhow::Result<()>
             None
         }
         reason = failed(handle.fatal()) => Some(format!("the store failed: {reason}")),
+        reason = removal::removed(Arc::clone(&hub)) => Some(reason),
         reason = raft_ended => Some(format!("raft has ended: {}", reason.unwrap_or_default())),
         _ = serving => Some("the gRPC server has ended".to_owned()),
     };

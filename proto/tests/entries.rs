@@ -303,6 +303,14 @@ fn commands() -> Vec<(&'static str, pb::command::Command)> {
                 target: Some(aimed(T::SwarmNode("worker-1".into()))),
             }),
         ),
+        (
+            "ChangeMembers",
+            C::ChangeMembers(pb::ChangeMembers {
+                change: pb::MemberChange::Replace.into(),
+                members: vec![2],
+                address: "core-2:8080".into(),
+            }),
+        ),
     ]
 }
 

@@ -32,6 +32,9 @@ pub struct Owner {
     pub founder: bool,
     /// Cluster ids that this quorum was restored from, newest first.
     pub ancestors: Vec<String>,
+    /// Raft's own id of this member, when it was taken in by a running quorum; 0 of a
+    /// founder, whose id is its slot.
+    pub node_id: u64,
 }
 
 /// Why an owner marker could not be changed.
@@ -39,6 +42,8 @@ pub struct Owner {
 pub enum OwnerError {
     #[error("this disk holds data of quorum {held}, and cannot join {given}")]
     HoldsData { held: String, given: String },
+    #[error("this disk was taken in as node {held}, and cannot become node {given}")]
+    OtherNode { held: u64, given: u64 },
     #[error("a cluster id must not be empty")]
     NoClusterId,
     #[error("write the owner marker {}", path.display())]
@@ -87,7 +92,7 @@ impl OwnerHandle {
     /// Repeatable, also with another id, as long as the disk holds no data: a
     /// formation that nobody finished is void.
     pub fn found(&self, cluster_id: &str) -> Result<Owner, OwnerError> {
-        self.change(cluster_id, true, None)
+        self.change(cluster_id, None, None)
     }
 
     /// The same for a quorum that was restored from others, newest first.
@@ -96,32 +101,44 @@ impl OwnerHandle {
         cluster_id: &str,
         ancestors: Vec<String>,
     ) -> Result<Owner, OwnerError> {
-        self.change(cluster_id, true, Some(ancestors))
+        self.change(cluster_id, None, Some(ancestors))
     }
 
-    /// Marks this disk as one that joins the quorum `cluster_id`, durably.
-    pub fn adopt(&self, cluster_id: &str) -> Result<Owner, OwnerError> {
-        self.change(cluster_id, false, None)
+    /// Marks this disk as one that joins the quorum `cluster_id`, restored from `ancestors`, as
+    /// Raft's node `node_id`, durably. Repeatable with the same values; a disk is taken in once.
+    pub fn adopt(
+        &self,
+        cluster_id: &str,
+        ancestors: Vec<String>,
+        node_id: u64,
+    ) -> Result<Owner, OwnerError> {
+        self.change(cluster_id, Some(node_id), Some(ancestors))
     }
 
     fn change(
         &self,
         cluster_id: &str,
-        founder: bool,
+        node_id: Option<u64>,
         ancestors: Option<Vec<String>>,
     ) -> Result<Owner, OwnerError> {
         if cluster_id.is_empty() {
             return Err(OwnerError::NoClusterId);
         }
+        let founder = node_id.is_none();
         let mut owner = self.lock();
         if owner.cluster_id == cluster_id && (owner.founder || !founder) {
-            return Ok(owner.clone());
+            return match node_id.filter(|given| *given != owner.node_id) {
+                Some(given) => Err(OwnerError::OtherNode { held: owner.node_id, given }),
+                None => Ok(owner.clone()),
+            };
         }
         if self.0.presence.data.load(Ordering::Acquire) {
             let (held, given) = (owner.cluster_id.clone(), cluster_id.to_owned());
             return Err(OwnerError::HoldsData { held, given });
         }
-        let mut changed = Owner { cluster_id: cluster_id.to_owned(), founder, ..owner.clone() };
+        let node_id = node_id.unwrap_or_default();
+        let cluster_id = cluster_id.to_owned();
+        let mut changed = Owner { cluster_id, founder, node_id, ..owner.clone() };
         changed.ancestors = ancestors.unwrap_or(changed.ancestors);
         write(&self.0.path, &changed)
             .map_err(|error| OwnerError::Write { path: self.0.path.clone(), error })?;
@@ -178,6 +195,7 @@ pub(crate) fn write(path: &Path, owner: &Owner) -> io::Result<()> {
         incarnation: owner.incarnation.clone(),
         founder: owner.founder,
         ancestors: owner.ancestors.clone(),
+        node_id: owner.node_id,
     };
     files::replace_sealed(path, MAGIC, &message.encode_to_vec())
 }
@@ -192,5 +210,6 @@ pub(crate) fn read(path: &Path) -> io::Result<Option<Owner>> {
         incarnation: owner.incarnation,
         founder: owner.founder,
         ancestors: owner.ancestors,
+        node_id: owner.node_id,
     }))
 }

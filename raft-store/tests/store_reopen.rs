@@ -354,7 +354,13 @@ async fn a_member_votes_as_a_founder_or_when_the_log_names_it() {
     {
         let mut store = try_open(dir.path()).unwrap();
         assert!(!store.may_vote(""));
-        store.owner.adopt("q1").unwrap();
+        store.owner.adopt("q1", Vec::new(), 1_007).unwrap();
+        assert_eq!(
+            store.owner.adopt("q1", Vec::new(), 1_007).unwrap().node_id,
+            1_007,
+            "again is the same"
+        );
+        store.owner.adopt("q1", Vec::new(), 1_008).unwrap_err();
         assert!(!store.may_vote("q1"));
         let named = MemberNode {
             slot: 1,
@@ -371,9 +377,11 @@ async fn a_member_votes_as_a_founder_or_when_the_log_names_it() {
         append(&mut store.log, vec![set(1, named)]).await;
         assert!(store.may_vote("q1"));
         assert!(!store.may_vote("q2"));
-        store.owner.adopt("q2").unwrap_err();
+        store.owner.adopt("q2", Vec::new(), 1_009).unwrap_err();
     }
-    assert!(try_open(dir.path()).unwrap().may_vote("q1"));
+    let store = try_open(dir.path()).unwrap();
+    assert!(store.may_vote("q1"));
+    assert_eq!(store.owner.get().node_id, 1_007, "it stays who it is");
 
     let dir = tempfile::tempdir().unwrap();
     let store = try_open(dir.path()).unwrap();

@@ -59,7 +59,7 @@ async fn a_repeated_command_gets_the_first_answer() {
     // It was ordered once, whatever came again.
     let shown = ask(&system, &["canary", "show", "--host", "shop.example"]).await;
     assert_eq!(shown["index"], first["index"], "{shown}");
-    assert_eq!(shown["actor"], "dovetail://operator/admin", "{shown}");
+    assert_eq!(shown["actor"], "dovetail://operator/operator", "{shown}");
 
     let other = ["canary", "clear", "--host", "shop.example", "--request-id", "deploy-42"];
     let refused = run(&system, &other).await;

@@ -23,8 +23,13 @@ pub(crate) struct System {
 impl System {
     /// Addresses, certificates and Docker; no process yet.
     pub(crate) async fn prepare() -> Self {
+        Self::prepare_with(ClusterConfig::default()).await
+    }
+
+    /// The same, of another size.
+    pub(crate) async fn prepare_with(config: ClusterConfig) -> Self {
         let alone = ALONE.lock().await;
-        let cluster = Cluster::prepare(ClusterConfig::default()).await.unwrap();
+        let cluster = Cluster::prepare(config).await.unwrap();
         let swarm = Swarm::start(&cluster).await.unwrap();
         Self { cluster, swarm, _alone: alone }
     }

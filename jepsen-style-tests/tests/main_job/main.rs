@@ -10,13 +10,16 @@
 )]
 
 mod bad_input;
+mod configuration;
 mod docker_faults;
 mod exactly_once;
 mod fixture;
 mod follow;
 mod formation;
+mod grpc_python;
 mod leader;
 mod ledger;
+mod members;
 mod operator;
 mod outage;
 mod roles;

@@ -144,7 +144,7 @@ async fn a_member_certificate_of_one_slot_cannot_speak_for_another() {
     let channel =
         Operator::load(&system.cluster.tls_dir().join("member-2")).unwrap().channel(&addr).unwrap();
     let cluster_id = system.cluster.status().await.unwrap().cluster_id;
-    let sender = pb::Sender { cluster_id, slot: 3, incarnation: "00".repeat(16) };
+    let sender = pb::Sender { cluster_id, slot: 3, incarnation: "00".repeat(16), node_id: 3 };
     let request = pb::MemberHello { sender: Some(sender), ..Default::default() };
     let refused = within(RaftClient::new(channel).hello(request)).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use dovetail_ledger::Until;
 use dovetail_process::identity::Role;
 
-use crate::verbs::{Canary, ChangeArgs};
+use crate::verbs::{Canary, ChangeArgs, Config, Member};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -168,6 +168,12 @@ pub(crate) enum Verb {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// The cluster's configuration: in force, applied, in history
+    #[command(subcommand)]
+    Config(Config),
+    /// Who the members of the core are
+    #[command(subcommand)]
+    Member(Member),
     /// What happened, entry by entry
     #[command(subcommand)]
     Log(Log),
@@ -186,6 +192,11 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "V")]
         rules: Option<u32>,
     },
+    /// Prints a script that completes verbs and options in a shell
+    #[command(after_help = "Examples:\n  dovetail completion bash > \
+        /etc/bash_completion.d/dovetail\n  dovetail completion zsh > ~/.zfunc/_dovetail\n  \
+        dovetail completion fish > ~/.config/fish/completions/dovetail.fish")]
+    Completion { shell: clap_complete::Shell },
     /// The whole system on this machine, with a stand-in for Docker
     Demo {
         /// Tell the story, check it, and end: 0 only if every step held

@@ -7,7 +7,7 @@ mod change;
 mod files;
 mod ledger;
 
-pub(crate) use change::{Canary, Change};
+pub(crate) use change::{Canary, Change, Configuration};
 pub(crate) use files::{Check, Plan};
 pub(crate) use ledger::{Exported, LedgersCompared, LogVerified, Replayed};
 

@@ -2,7 +2,9 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use chrono::TimeZone;
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use dovetail_proto::v1 as pb;
 use serde::Serialize;
@@ -16,6 +18,8 @@ pub(crate) struct Out {
     format: Output,
     colours: bool,
     width: Option<u16>,
+    /// What is printed replaces what stands on the terminal, line by line.
+    redraws: AtomicBool,
 }
 
 /// How a cell strikes the eye.
@@ -35,6 +39,7 @@ impl Out {
             format,
             colours: terminal && std::env::var_os("NO_COLOR").is_none(),
             width: columns.filter(|columns| *columns >= 20),
+            redraws: AtomicBool::new(false),
         }
     }
 
@@ -51,8 +56,13 @@ impl Out {
 
     /// Prints a line.
     pub(crate) fn line(&self, line: &str) -> Result<ExitCode, Failure> {
+        let framed = self.redraws.load(Ordering::Relaxed).then(|| framed(line));
+        self.write(&format!("{}\n", framed.as_deref().unwrap_or(line)))
+    }
+
+    fn write(&self, text: &str) -> Result<ExitCode, Failure> {
         let mut stdout = io::stdout().lock();
-        let written = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+        let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
         match written {
             Ok(()) => Ok(ExitCode::SUCCESS),
             // Whoever read the answer has seen enough, as `head` has.
@@ -63,10 +73,20 @@ impl Out {
         }
     }
 
-    /// Clears the terminal, if there is one.
-    pub(crate) fn clear(&self) -> Result<(), Failure> {
-        if io::stdout().is_terminal() && !self.is_json() {
-            self.line("\u{1b}[2J\u{1b}[H")?;
+    /// Begins a picture that replaces the one before, if there is a terminal: in place, so
+    /// that what has not changed does not flicker.
+    pub(crate) fn begin_frame(&self) -> Result<(), Failure> {
+        if !io::stdout().is_terminal() || self.is_json() {
+            return Ok(());
+        }
+        let first = !self.redraws.swap(true, Ordering::Relaxed);
+        self.write(if first { "\u{1b}[2J\u{1b}[H" } else { "\u{1b}[H" }).map(drop)
+    }
+
+    /// Ends a picture: what stood below it goes.
+    pub(crate) fn end_frame(&self) -> Result<(), Failure> {
+        if self.redraws.load(Ordering::Relaxed) {
+            self.write("\u{1b}[J")?;
         }
         Ok(())
     }
@@ -130,6 +150,12 @@ impl Out {
     }
 }
 
+/// Lines that end what stood longer in their place.
+fn framed(lines: &str) -> String {
+    let ended: Vec<_> = lines.split('\n').map(|line| format!("{line}\u{1b}[K")).collect();
+    ended.join("\n")
+}
+
 /// Text without control characters, which could write anything on a terminal.
 pub(crate) fn printable(text: &str) -> String {
     text.chars()
@@ -164,18 +190,37 @@ pub(crate) fn short(digest: &str) -> String {
     digest.chars().take(12).collect()
 }
 
+/// The leader's clock in the operator's zone; empty for an entry without a time.
+pub(crate) fn time(ms: u64) -> String {
+    time_in(ms, &chrono::Local)
+}
+
+fn time_in<Zone: TimeZone<Offset: std::fmt::Display>>(ms: u64, zone: &Zone) -> String {
+    if ms == 0 {
+        return String::new();
+    }
+    let known = i64::try_from(ms).ok().and_then(|ms| zone.timestamp_millis_opt(ms).single());
+    match known {
+        Some(time) => time.format("%Y-%m-%d %H:%M:%S%.3f %:z").to_string(),
+        None => format!("{ms} ms"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_share_is_a_percentage() {
-        assert_eq!([10_000, 3_334, 50, 5, 0].map(share), ["100%", "33.34%", "0.5%", "0.05%", "0%"]);
+    fn a_time_says_its_zone() {
+        let east = chrono::FixedOffset::east_opt(19_800).expect("a zone");
+        assert_eq!(time_in(1_700_000_000_123, &east), "2023-11-15 03:43:20.123 +05:30");
+        assert_eq!(time_in(1_700_000_000_123, &chrono::Utc), "2023-11-14 22:13:20.123 +00:00");
+        assert_eq!(time(0), "");
+        assert_eq!(time(u64::MAX), format!("{} ms", u64::MAX));
     }
 
     #[test]
-    fn a_label_cannot_write_on_the_terminal() {
-        assert_eq!(printable("a\u{1b}[2Jb\nc"), "a\\u{1b}[2Jb\\nc");
-        assert_eq!(printable("größe …"), "größe …");
+    fn a_frame_leaves_nothing_of_the_one_before() {
+        assert_eq!(framed("a\nbb"), "a\u{1b}[K\nbb\u{1b}[K");
     }
 }

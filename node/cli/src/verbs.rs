@@ -4,8 +4,11 @@ mod backup;
 mod canary;
 mod change;
 mod check;
+mod completion;
+mod config;
 mod export;
 mod log;
+mod member;
 mod pki;
 mod plan;
 mod problems;
@@ -16,6 +19,8 @@ mod verify;
 
 pub(crate) use canary::Canary;
 pub(crate) use change::ChangeArgs;
+pub(crate) use config::Config;
+pub(crate) use member::Member;
 
 use std::process::ExitCode;
 
@@ -31,6 +36,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let out = Out::new(options.output);
     let core = || Core::new(&options);
     match verb {
+        Verb::Completion { shell } => completion::run(&out, shell),
         Verb::Pki(verb) => pki::run(&out, verb),
         Verb::Demo { once } => Ok(demo::run(once).await),
         Verb::Status { watch: true, local } => status::watch(&core()?, &out, local).await,
@@ -44,6 +50,12 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
         Verb::Check { files, strict } => check::run(&out, &files, strict),
         Verb::Plan { files, prune } => plan::run(&core()?, &out, &files, prune).await,
         Verb::Annotate { text, change } => change::annotate(&core()?, &out, text, &change).await,
+        Verb::Member(verb) => {
+            let timeout = options.timeout.max(member::PATIENCE);
+            let core = Core::new(&Options { timeout, ..options.clone() })?;
+            member::run(&core, &out, verb).await
+        }
+        Verb::Config(verb) => config::run(&core()?, &out, verb).await,
         Verb::Canary(verb) => canary::run(&core()?, &out, verb).await,
         Verb::Backup { file } => backup::run(&core()?, &out, &file, options.timeout).await,
         Verb::Log(Log::Show { from, limit }) => {

@@ -3,6 +3,7 @@
 //! ```text
 //!  text ─► parse ─► ClusterKeys { config, warnings }   a member seeds the log with it,
 //!                └► InvalidConfig (line, column, key)  `dovetail check` prints it
+//!  ClusterConfig ─► render ─► text that is read as the same   `dovetail config show`
 //! ```
 //!
 //! The file is Interlock's: its keys are matched without regard to case, numbers may
@@ -32,10 +33,12 @@ mod extension;
 mod keys;
 mod options;
 pub mod planned;
+mod render;
 mod secrets;
 mod value;
 
 pub use keys::FLAGS;
+pub use render::render;
 
 /// Largest file that is read.
 pub const FILE_BYTES_MAX: usize = 1_024 * 1_024;

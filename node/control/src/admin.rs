@@ -33,8 +33,10 @@ mod audit;
 mod backup;
 mod canary;
 mod command;
+mod config;
 mod export;
 mod log;
+mod members;
 mod plan;
 mod problems;
 mod status;
@@ -70,6 +72,8 @@ pub struct Admin<Q, P, D> {
     backups: Arc<Semaphore>,
     exports: Arc<Semaphore>,
     followers: Arc<Semaphore>,
+    /// One change of members at a time.
+    members: Semaphore,
 }
 
 impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
@@ -82,6 +86,7 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
             backups: Arc::new(Semaphore::new(1)),
             exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
             followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
+            members: Semaphore::new(1),
         }
     }
 
@@ -309,6 +314,39 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
         require(&request, &[Allow::Operator(Role::Admin)])?;
         let parts = self.backup_parts().await?;
         Ok(Response::new(Box::pin(parts)))
+    }
+
+    async fn change_members(
+        &self,
+        request: Request<pb::ChangeMembersRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        self.changed_members(request).await
+    }
+
+    async fn apply_config(
+        &self,
+        request: Request<pb::ApplyConfigRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        self.order(request).await
+    }
+
+    async fn configs(
+        &self,
+        request: Request<pb::ConfigsRequest>,
+    ) -> Result<Response<pb::ConfigsResponse>, Status> {
+        let caller = require(&request, READERS)?.identity;
+        let request = request.into_inner();
+        if !request.stale {
+            let ask =
+                |mut client: AdminClient, request| async move { client.configs(request).await };
+            if let Some(answer) = self.ask_leader(&caller, &request, ask).await {
+                return answer;
+            }
+            self.barrier().await?;
+        }
+        let state = Arc::clone(&self.core.quorum.state().borrow());
+        let freshness = Some(self.freshness(&state, request.stale));
+        Ok(Response::new(pb::ConfigsResponse { configs: config::configs(&state), freshness }))
     }
 
     async fn log(

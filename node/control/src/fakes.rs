@@ -15,6 +15,7 @@ use dovetail_ledger::{LedgerHash, row_hash};
 use dovetail_process::grpc::PeerInfo;
 use dovetail_proto::convert::encode_entry;
 use dovetail_proto::v1 as pb;
+use dovetail_routing::command::{MemberChange, MembersChanged};
 use dovetail_routing::entry::{
     Answered, Applied, Entry, LogIndex, Payload, Rejection, SCHEMA_VERSION,
 };
@@ -66,6 +67,8 @@ pub(crate) struct FakeQuorum {
     fates: Mutex<VecDeque<Fate>>,
     /// Entries with this text in a change are rejected, as if above a limit.
     pub(crate) poison: Mutex<Option<String>>,
+    /// Changes of members, with the entries that ordered them.
+    pub(crate) members_changed: Mutex<Vec<(MembersChanged, LogIndex)>>,
     state: watch::Sender<Arc<State>>,
     pub(crate) view: watch::Sender<QuorumView>,
     pub(crate) cut_off: AtomicBool,
@@ -98,6 +101,7 @@ impl FakeQuorum {
             log: Mutex::new(Vec::new()),
             fates: Mutex::new(VecDeque::new()),
             poison: Mutex::new(None),
+            members_changed: Mutex::default(),
             state: watch::Sender::new(Arc::new(State::default())),
             view: watch::Sender::new(view),
             cut_off: AtomicBool::new(false),
@@ -242,6 +246,30 @@ impl Quorum for FakeQuorum {
             }
             None => Ok(self.write(proposal)),
         }
+    }
+
+    async fn change_members(
+        &self,
+        fence: Fence,
+        change: &MembersChanged,
+        order: Option<LogIndex>,
+    ) -> Result<bool, ProposeError> {
+        tokio::task::yield_now().await;
+        if self.view.borrow().fence != Some(fence) {
+            return Err(ProposeError::NotLeader { leader: None });
+        }
+        let known = |slot: &Slot| self.view.borrow().members.iter().any(|one| one.slot == *slot);
+        let (change, changes) = match change.change {
+            MemberChange::Add => (change, !known(&change.members[0])),
+            MemberChange::Remove if change.members.len() > 1 => {
+                return Err(ProposeError::Refused { reason: "no quorum would be left".into() });
+            }
+            _ => (change, true),
+        };
+        if let Some(order) = order {
+            self.members_changed.lock().expect("not poisoned").push((change.clone(), order));
+        }
+        Ok(changes)
     }
 
     async fn read_barrier(&self) -> Result<(), ProposeError> {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dovetail_ledger::LedgerHash;
 use dovetail_proto::v1 as pb;
+use dovetail_routing::command::MembersChanged;
 use dovetail_routing::entry::Answered;
 use dovetail_routing::state::State;
 use dovetail_routing::{Digest, LogIndex, Payload};
@@ -83,6 +84,17 @@ pub trait Quorum: Send + Sync + 'static {
         fence: Fence,
         proposal: Proposal,
     ) -> impl Future<Output = Result<Answered, ProposeError>> + Send;
+
+    /// Changes who the members are, under `fence`, and says whether anything was to change.
+    ///
+    /// With `order`, the entry that ordered it, it is done; without, it is only checked.
+    /// Refused when the quorum would be lost. Done again, it changes nothing.
+    fn change_members(
+        &self,
+        fence: Fence,
+        change: &MembersChanged,
+        order: Option<LogIndex>,
+    ) -> impl Future<Output = Result<bool, ProposeError>> + Send;
 
     /// Returns once this member's state holds every entry acknowledged before the call.
     fn read_barrier(&self) -> impl Future<Output = Result<(), ProposeError>> + Send;

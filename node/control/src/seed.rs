@@ -20,8 +20,8 @@ const DIFFERS: &str = "configuration: differs";
 const PAUSE: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// Proposes a file's configuration while this member leads: when the log has none,
-/// or when the one in force was seeded from another file.
+/// Proposes a file's configuration while this member leads: when the log has none from a
+/// file, or when the last one from a file came from another.
 #[derive(Debug)]
 pub struct Seeder<Q> {
     quorum: Arc<Q>,
@@ -45,19 +45,19 @@ impl<Q: Quorum> Seeder<Q> {
         }
     }
 
-    /// Raises a problem while another file than this member's is in force.
+    /// Raises a problem while another file than this member's was seeded last.
     async fn compare(&self) {
         let mut state = self.quorum.state();
         loop {
-            let (index, in_force) = {
+            let (index, seeded) = {
                 let state = state.borrow_and_update();
-                (state.applied_index(), state.config().map(|config| config.source))
+                (state.applied_index(), state.seeded())
             };
-            match in_force.filter(|source| *source != self.config.source) {
+            match seeded.filter(|source| *source != self.config.source) {
                 Some(source) => {
                     let reason = format!(
-                        "the cluster keys of this member's --config ({}) are not those in force \
-                         ({source}): give every member the same",
+                        "the cluster keys of this member's --config ({}) are not those that were \
+                         seeded last ({source}): give every member the same",
                         self.config.source
                     );
                     self.soft.raise(DIFFERS, "--config", reason, index);
@@ -97,11 +97,12 @@ impl<Q: Quorum> Seeder<Q> {
             return false;
         }
         let state = Arc::clone(&self.quorum.state().borrow());
-        if let Some(known) = state.config() {
-            if known.source == self.config.source {
+        // What an operator applied since stays in force: a file counts when it changes.
+        if let Some(seeded) = state.seeded() {
+            if seeded == self.config.source {
                 return true;
             }
-            telemetry::configuration_differs(self.config.source, known.source);
+            telemetry::configuration_differs(self.config.source, seeded);
         }
         let proposal = Proposal {
             actor: Arc::clone(&self.actor),
@@ -132,7 +133,7 @@ impl<Q: Quorum> Seeder<Q> {
 
 /// A hash of the cluster keys alone: files that differ in a member's own keys, in
 /// comments or in order seed the same configuration.
-fn source_of(config: &ClusterConfig) -> Digest {
+pub(crate) fn source_of(config: &ClusterConfig) -> Digest {
     // The form in which the log carries it says everything, and the same thing once.
     let config = ClusterConfig { source: Digest::default(), ..config.clone() };
     Digest(*blake3::hash(&dovetail_proto::convert::encode_config(&config)).as_bytes())
@@ -217,6 +218,40 @@ mod tests {
             drain.finish(Duration::from_secs(1)).await;
         }
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_an_operator_applied_stays_until_a_file_changes() {
+        let quorum = FakeQuorum::leader();
+        let drain = Drain::new();
+        let soft = seed(&quorum, &drain, 1);
+        eventually("the file is in force", || seeded(&quorum) == Some(1)).await;
+        let poll_interval = Some(Duration::from_secs(7));
+        let config = ClusterConfig { poll_interval, ..ClusterConfig::default() };
+        let config = ClusterConfig { source: source_of(&config), ..config };
+        quorum.write(Proposal {
+            actor: "dovetail://operator/root".into(),
+            request_id: "r1".into(),
+            cause: "config apply".into(),
+            payload: Payload::Command(Command::ApplyConfig(config)),
+        });
+        // Another leader, with the same file.
+        quorum.lead(None);
+        quorum.lead(Some(Fence { term: 2, ..FENCE }));
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(seeded(&quorum), Some(7), "the file does not overwrite it");
+        assert!(soft.is_empty(), "and that is no problem: {:?}", soft.list());
+        drain.finish(Duration::from_secs(1)).await;
+
+        let drain = Drain::new();
+        seed(&quorum, &drain, 2);
+        eventually("the edited file is in force", || seeded(&quorum) == Some(2)).await;
+        let state = quorum.current();
+        let actors: Vec<_> = state.configs().map(|(_, one)| one.actor.to_string()).collect();
+        let member = "dovetail://member/1";
+        assert_eq!(actors, [member, "dovetail://operator/root", member]);
+        drain.finish(Duration::from_secs(1)).await;
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_follower_with_another_file_is_a_problem() {
         let quorum = FakeQuorum::leader();

@@ -60,11 +60,14 @@ pub struct ReflectionError(#[source] tonic_reflection::server::Error);
 pub fn services<Q: Quorum, P: Peers, D: Observe>(
     core: &Core<Q, P, D>,
 ) -> Result<Routes, ReflectionError> {
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .map_err(ReflectionError)?;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    // Python's and older clients know reflection by its first name alone.
+    let older = reflection().build_v1alpha().map_err(ReflectionError)?;
+    let reflection = reflection().build_v1().map_err(ReflectionError)?;
     let (reporter, health) = tonic_health::server::health_reporter();
     let (gate, opening) =
         feed::gate(Arc::clone(&core.quorum), Arc::clone(&core.peers), core.drain.clone());
@@ -76,7 +79,8 @@ pub fn services<Q: Quorum, P: Peers, D: Observe>(
     let admin = AdminServer::new(Admin::new(core.clone()))
         .max_decoding_message_size(admin::REQUEST_BYTES_MAX);
     let mut routes = Routes::builder();
-    routes.add_service(feed).add_service(admin).add_service(health).add_service(reflection);
+    routes.add_service(feed).add_service(admin).add_service(health);
+    routes.add_service(reflection).add_service(older);
     Ok(routes.routes())
 }
 

@@ -74,8 +74,30 @@ pub enum Command {
     },
     /// Lifts an operator's drain, and no reason of Swarm's.
     UndrainUpstream { target: DrainTarget },
+    /// Says whose order a change of members was; it changes no route.
+    ChangeMembers(MembersChanged),
     /// A command that this rule set does not know: answered, never applied.
     Unknown { name: Arc<str> },
+}
+
+/// A change of members, as the log tells it: Raft holds the members themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MembersChanged {
+    pub change: MemberChange,
+    /// Slots.
+    pub members: Vec<u64>,
+    /// Of a member that is added or replaced; empty keeps the known one.
+    pub address: Arc<str>,
+}
+
+/// What becomes of members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberChange {
+    Add,
+    Promote,
+    Remove,
+    Replace,
+    TransferLeader,
 }
 
 /// What part of a route's requests a service gets.
@@ -106,6 +128,7 @@ impl Command {
             | Self::ReleaseRollback { .. }
             | Self::DrainUpstream { .. }
             | Self::UndrainUpstream { .. }
+            | Self::ChangeMembers(_)
             | Self::Unknown { .. } => None,
         }
     }
@@ -134,6 +157,30 @@ impl fmt::Display for DrainTarget {
 
 crate::codec::fields! {
     Share { service weight }
+    MembersChanged { change members address }
+}
+
+impl Canonical for MemberChange {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.push(match self {
+            Self::Add => 0,
+            Self::Promote => 1,
+            Self::Remove => 2,
+            Self::Replace => 3,
+            Self::TransferLeader => 4,
+        });
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, InvalidBytes> {
+        match from.tag("member change")? {
+            0 => Ok(Self::Add),
+            1 => Ok(Self::Promote),
+            2 => Ok(Self::Remove),
+            3 => Ok(Self::Replace),
+            4 => Ok(Self::TransferLeader),
+            other => Err(from.invalid("member change", format!("has no variant {other}"))),
+        }
+    }
 }
 
 impl Canonical for DrainTarget {
@@ -245,6 +292,10 @@ impl Canonical for Command {
                 out.push(8);
                 target.write(out);
             }
+            Self::ChangeMembers(changed) => {
+                out.push(24);
+                changed.write(out);
+            }
         }
     }
 
@@ -284,6 +335,7 @@ impl Canonical for Command {
                 evidence: from.read()?,
             }),
             15 => Ok(Self::AbortCanary { route: from.read()?, evidence: from.read()? }),
+            24 => Ok(Self::ChangeMembers(from.read()?)),
             other => Err(from.invalid("command", format!("has no variant {other}"))),
         }
     }

@@ -18,6 +18,7 @@ pub use ancestry::{ANCESTORS_MAX, RESTORED_BEYOND};
 pub use answers::ANSWERS_MAX;
 pub use canary::{CANARIES_PER_CLUSTER_MAX, Canary, Override};
 pub use compare::KeptOut;
+pub use config::{CONFIGS_MAX, Configured};
 pub use difference::Difference;
 pub use digest::Digester;
 pub use drains::{DRAINS_MAX, Drain, Drained};
@@ -52,6 +53,7 @@ mod canary;
 mod claims;
 mod cluster;
 mod compare;
+mod config;
 mod converging;
 mod derive;
 mod difference;
@@ -94,6 +96,10 @@ pub struct State {
     /// A swarm that was observed and not accepted, and since when.
     other_swarm: Option<(SwarmId, LogIndex)>,
     config: Option<Arc<ClusterConfig>>,
+    /// Those that were put in force, the one in force included.
+    configs: OrdMap<LogIndex, Arc<Configured>>,
+    /// The last file that a configuration was seeded from.
+    seeded: Option<Digest>,
     facts: Facts,
     /// The last valid intent of each service that is published.
     intents: OrdMap<ServiceId, Arc<Intent>>,

@@ -22,7 +22,7 @@ use dovetail_raft_store::MemberNode;
 use tracing::{info, warn};
 
 use super::hub::Hub;
-use super::peers::raft_client;
+use super::peers::{raft_client, raft_client_at};
 
 /// Pause between two rounds of asking.
 const ROUND: Duration = Duration::from_millis(100);
@@ -45,6 +45,8 @@ pub(crate) enum FormationError {
         "data folder {dir} belongs to quorum {ours}, but member {slot} at {address} is of quorum {theirs}"
     )]
     OtherQuorum { dir: String, ours: String, slot: Slot, address: String, theirs: String },
+    #[error("{0}")]
+    Removed(String),
     #[error("make a cluster id")]
     Random(#[source] std::io::Error),
     #[error("mark the disk as a founder's")]
@@ -64,7 +66,7 @@ pub(crate) async fn form(
     let mut said = String::new();
     loop {
         // A leader's log or another member's order may have decided meanwhile.
-        if hub.has_data() {
+        if hub.has_data() || hub.owner().node_id > 0 {
             return Ok(Formed::Join);
         }
         let answers = ask_all(hub).await;
@@ -86,7 +88,7 @@ enum Step {
     Wait(String),
 }
 
-type Answers = BTreeMap<Slot, Result<pb::MemberHello, String>>;
+pub(crate) type Answers = BTreeMap<Slot, Result<pb::MemberHello, String>>;
 
 async fn step(hub: &Arc<Hub>, answers: &Answers) -> Result<Step, FormationError> {
     let owner = hub.owner();
@@ -99,9 +101,15 @@ async fn step(hub: &Arc<Hub>, answers: &Answers) -> Result<Step, FormationError>
         if owner.founder && owner.cluster_id == theirs {
             return Ok(Step::Done(Formed::Join));
         }
+        // In a quorum that never had this slot, there is nothing to replace.
+        let advice = if hello.knows_slot {
+            format!("dovetail member replace {}", hub.slot)
+        } else {
+            format!("dovetail member add {}={}", hub.slot, hub.advertised)
+        };
         return Ok(Step::Wait(format!(
-            "member {slot} holds data of quorum {theirs:?}, and this disk is new (incarnation {}): dovetail member replace {}",
-            owner.incarnation, hub.slot
+            "member {slot} holds data of quorum {theirs:?}, and this disk is new (incarnation {}): {advice}",
+            owner.incarnation
         )));
     }
     let missing: Vec<String> = answers
@@ -160,21 +168,27 @@ async fn order(hub: &Hub, slot: Slot, cluster_id: &str) -> Result<MemberNode, St
     Ok(MemberNode { slot, incarnation, address })
 }
 
-async fn ask_all(hub: &Arc<Hub>) -> Answers {
-    let asks = hub.members.0.keys().filter(|slot| **slot != hub.slot).map(|&slot| {
+/// Asks all members but this one who they are.
+pub(crate) async fn ask_all(hub: &Arc<Hub>) -> Answers {
+    let asks = hub.slots().into_iter().filter(|slot| *slot != hub.slot).map(|slot| {
         let hub = Arc::clone(hub);
-        async move { (slot, ask(&hub, slot).await) }
+        async move {
+            let address = hub.address(slot).unwrap_or_default();
+            (slot, ask(&hub, slot, &address).await)
+        }
     });
     futures_util::future::join_all(asks).await.into_iter().collect()
 }
 
-async fn ask(hub: &Hub, slot: Slot) -> Result<pb::MemberHello, String> {
+/// Asks whoever answers at `address` who it is: it has to be the member of `slot`.
+pub(crate) async fn ask(hub: &Hub, slot: Slot, address: &str) -> Result<pb::MemberHello, String> {
     let hello = pb::MemberHello {
         sender: Some(hub.sender()),
         has_data: hub.has_data(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..pb::MemberHello::default()
     };
-    let mut client = raft_client(hub, slot)?;
+    let mut client = raft_client_at(hub, slot, address)?;
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.hello(hello))
         .await
         .map_err(|_| "no answer in time".to_owned())?
@@ -198,6 +212,10 @@ async fn refuse_other_quorum(hub: &Arc<Hub>, dir: &std::path::Path) -> Result<()
                 continue;
             }
         };
+        if hello.removed_you {
+            let reason = super::removal::told(hub).await;
+            return Err(FormationError::Removed(reason.unwrap_or_default()));
+        }
         let theirs = hello.sender.map(|sender| sender.cluster_id).unwrap_or_default();
         if hello.has_data && theirs != ours {
             return Err(FormationError::OtherQuorum {

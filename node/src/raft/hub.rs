@@ -1,5 +1,6 @@
 //! What the parts of a member share: who it is, its disk, and Raft once it runs.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -9,9 +10,10 @@ use dovetail_process::grpc::PeerInfo;
 use dovetail_process::identity::Identity;
 use dovetail_process::tls::TlsDir;
 use dovetail_proto::v1 as pb;
-use dovetail_raft_store::{Owner, OwnerHandle, Raft, StoreHandle};
+use dovetail_raft_store::{MemberNode, Owner, OwnerHandle, Raft, StoreHandle};
 use tonic::Status;
 
+use super::members::NODE_IDS_FROM;
 use crate::args::Members;
 
 /// Who this member is. Cheap to share; lives as long as the process.
@@ -67,9 +69,13 @@ impl Hub {
         self.store.has_data()
     }
 
-    /// Raft's own id of this member: the slot, as at formation.
+    /// Raft's own id of this member: the slot, as at formation, or what the leader gave its
+    /// disk that took it in.
     pub(crate) fn node_id(&self) -> u64 {
-        self.slot
+        match self.owner().node_id {
+            0 => self.slot,
+            id => id,
+        }
     }
 
     pub(crate) fn owner(&self) -> Owner {
@@ -79,7 +85,12 @@ impl Hub {
     /// What this member writes on every message to another.
     pub(crate) fn sender(&self) -> pb::Sender {
         let owner = self.owner();
-        pb::Sender { cluster_id: owner.cluster_id, slot: self.slot, incarnation: owner.incarnation }
+        pb::Sender {
+            cluster_id: owner.cluster_id,
+            slot: self.slot,
+            incarnation: owner.incarnation,
+            node_id: self.node_id(),
+        }
     }
 
     /// A leader was heard just now.
@@ -145,28 +156,83 @@ impl Hub {
                 sender.slot, sender.cluster_id
             ));
         }
-        let known = self.known_incarnation(sender.slot)?;
-        (known != sender.incarnation).then(|| {
-            format!(
-                "member {slot} is incarnation {known}, the disk that calls is {}: dovetail member replace {slot}",
-                sender.incarnation,
-                slot = sender.slot
-            )
-        })
+        let known = self.nodes_of(sender.slot);
+        if known.iter().any(|(_, node)| node.incarnation == sender.incarnation) {
+            return None;
+        }
+        // A disk that was taken in later than what this member's log tells.
+        let (newest, node) = known.last().filter(|(newest, _)| sender.node_id <= *newest)?;
+        Some(format!(
+            "member {slot} is incarnation {} (node {newest}), the disk that calls is {}: dovetail \
+             member replace {slot}",
+            node.incarnation,
+            sender.incarnation,
+            slot = sender.slot
+        ))
     }
 
-    /// The incarnation that the membership holds for a slot.
-    pub(crate) fn known_incarnation(&self, slot: Slot) -> Option<String> {
+    /// The disks that the membership holds for a slot, the newest last: two while one is
+    /// being replaced.
+    pub(crate) fn nodes_of(&self, slot: Slot) -> Vec<(u64, MemberNode)> {
         use openraft::async_runtime::watch::WatchReceiver as _;
-        let metrics = self.raft()?.metrics();
+        let Some(raft) = self.raft() else { return Vec::new() };
+        let metrics = raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
-        let known = membership.nodes().find(|(_, node)| node.slot == slot)?.1;
-        Some(known.incarnation.clone())
+        let of_slot = membership.nodes().filter(|(_, node)| node.slot == slot);
+        of_slot.map(|(id, node)| (*id, node.clone())).collect()
     }
 
-    /// Where a slot is dialled: what the flags say wins over the membership.
+    /// The slots of all members: those of the flags, and those that were added.
+    pub(crate) fn slots(&self) -> BTreeSet<Slot> {
+        use openraft::async_runtime::watch::WatchReceiver as _;
+        let mut slots: BTreeSet<Slot> = self.members.0.keys().copied().collect();
+        if let Some(raft) = self.raft() {
+            let metrics = raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let membership = metrics.membership_config.membership();
+            slots.extend(membership.nodes().map(|(_, node)| node.slot));
+        }
+        slots
+    }
+
+    /// Whether this member leads, as far as it knows.
+    pub(crate) fn leads(&self) -> bool {
+        use openraft::async_runtime::watch::WatchReceiver as _;
+        let Some(raft) = self.raft() else { return false };
+        raft.metrics().borrow_watched().state == openraft::ServerState::Leader
+    }
+
+    /// Whether this member leads the quorum of `sender` and has applied that it is none.
+    pub(crate) fn has_removed(&self, sender: &pb::Sender) -> bool {
+        use openraft::async_runtime::watch::WatchReceiver as _;
+        let Some(raft) = self.raft() else { return false };
+        if sender.cluster_id.is_empty() || sender.cluster_id != self.owner().cluster_id {
+            return false;
+        }
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let named_at = metrics.membership_config.log_id().map(|id| id.index);
+        let applied = metrics.last_applied.map(|id| id.index);
+        let membership = metrics.membership_config.membership();
+        metrics.running_state.is_ok()
+            && metrics.state == openraft::ServerState::Leader
+            && applied >= named_at
+            && !membership.nodes().any(|(_, node)| node.incarnation == sender.incarnation)
+    }
+
+    /// Where a slot is dialled: its newest disk, else where the flags say.
     pub(crate) fn address(&self, slot: Slot) -> Option<String> {
-        self.members.0.get(&slot).cloned()
+        match self.nodes_of(slot).pop() {
+            Some((id, node)) => Some(self.address_of(id, &node)),
+            None => self.members.0.get(&slot).cloned(),
+        }
+    }
+
+    /// Where a disk is dialled: one that was taken in later where the membership says, any
+    /// other where the flags say.
+    pub(crate) fn address_of(&self, id: u64, node: &MemberNode) -> String {
+        let flags = self.members.0.get(&node.slot).filter(|_| id < NODE_IDS_FROM);
+        flags.unwrap_or(&node.address).clone()
     }
 }

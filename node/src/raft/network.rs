@@ -37,7 +37,8 @@ type Client = RaftClient<Channel>;
 #[derive(Debug)]
 pub(crate) struct Network {
     hub: Arc<Hub>,
-    links: BTreeMap<Slot, Link>,
+    /// By Raft's id.
+    links: BTreeMap<u64, Link>,
 }
 
 impl Network {
@@ -60,12 +61,13 @@ pub(crate) struct Link {
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Link;
 
-    async fn new_client(&mut self, _target: u64, node: &MemberNode) -> Link {
-        if let Some(known) = self.links.get(&node.slot).filter(|link| link.node == *node) {
+    async fn new_client(&mut self, target: u64, node: &MemberNode) -> Link {
+        if let Some(known) = self.links.get(&target).filter(|link| link.node == *node) {
             return known.clone();
         }
+        let address = self.hub.address_of(target, node);
         let client = || {
-            super::peers::raft_client(&self.hub, node.slot).map(|client| {
+            super::peers::raft_client_at(&self.hub, node.slot, &address).map(|client| {
                 client
                     .max_decoding_message_size(MESSAGE_BYTES_MAX)
                     .max_encoding_message_size(MESSAGE_BYTES_MAX)
@@ -78,7 +80,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             appends: client(),
             bulk: client(),
         };
-        self.links.insert(node.slot, link.clone());
+        self.links.insert(target, link.clone());
         link
     }
 }

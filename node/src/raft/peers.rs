@@ -16,23 +16,59 @@ use super::hub::Hub;
 const LOCAL_TIMEOUT: Duration = Duration::from_millis(300);
 /// Bytes of that: thousands of subscribers, and some of their problems.
 const LOCAL_BYTES_MAX: usize = 16 * 1_024 * 1_024;
+/// How long a disk may take to note durably who it is.
+const ADOPT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A client of another member's Raft service, on a connection of its own.
 pub(crate) fn raft_client(hub: &Hub, slot: Slot) -> Result<RaftClient<Channel>, String> {
     Ok(RaftClient::new(channel(hub, slot)?))
 }
 
+/// The same, of whoever answers at `address` with the certificate of that slot.
+pub(crate) fn raft_client_at(
+    hub: &Hub,
+    slot: Slot,
+    address: &str,
+) -> Result<RaftClient<Channel>, String> {
+    Ok(RaftClient::new(channel_at(hub, slot, address)?))
+}
+
+/// Tells the member of `slot`, whose disk is empty, that it is node `node_id` of this quorum.
+pub(crate) async fn adopt(
+    hub: &Hub,
+    slot: Slot,
+    address: &str,
+    node_id: u64,
+) -> Result<(), String> {
+    let dovetail_raft_store::Owner { cluster_id, ancestors, .. } = hub.owner();
+    let request = pb::AdoptRequest { sender: Some(hub.sender()), cluster_id, node_id, ancestors };
+    let mut client = raft_client_at(hub, slot, address)?;
+    tokio::time::timeout(ADOPT_TIMEOUT, client.adopt(request))
+        .await
+        .map_err(|_| "no answer in time".to_owned())?
+        .map(drop)
+        .map_err(|status| status.message().to_owned())
+}
+
+fn address_of(hub: &Hub, slot: Slot) -> Result<String, String> {
+    hub.address(slot).ok_or_else(|| format!("member {slot} has no address"))
+}
+
 fn channel(hub: &Hub, slot: Slot) -> Result<Channel, String> {
-    let address = hub.address(slot).ok_or_else(|| format!("member {slot} has no address"))?;
+    channel_at(hub, slot, &address_of(hub, slot)?)
+}
+
+fn channel_at(hub: &Hub, slot: Slot, address: &str) -> Result<Channel, String> {
     let options = ChannelOptions { expected_slot: Some(slot), ..ChannelOptions::default() };
-    channel_with(&hub.tls, &address, &options).map_err(|error| dovetail_process::chain(&error))
+    channel_with(&hub.tls, address, &options).map_err(|error| dovetail_process::chain(&error))
 }
 
 /// Keeps one connection to each other member.
 #[derive(Debug)]
 pub(crate) struct OtherMembers {
     hub: Arc<Hub>,
-    channels: Mutex<BTreeMap<Slot, Channel>>,
+    /// With the addresses that they were made for.
+    channels: Mutex<BTreeMap<Slot, (String, Channel)>>,
 }
 
 impl OtherMembers {
@@ -41,12 +77,13 @@ impl OtherMembers {
     }
 
     fn channel(&self, slot: Slot) -> Result<Channel, String> {
+        let address = address_of(&self.hub, slot)?;
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = channels.get(&slot) {
+        if let Some((_, known)) = channels.get(&slot).filter(|(of, _)| *of == address) {
             return Ok(known.clone());
         }
-        let made = channel(&self.hub, slot)?;
-        channels.insert(slot, made.clone());
+        let made = channel_at(&self.hub, slot, &address)?;
+        channels.insert(slot, (address, made.clone()));
         Ok(made)
     }
 }

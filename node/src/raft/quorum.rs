@@ -14,6 +14,7 @@ use dovetail_proto::v1 as pb;
 use dovetail_raft_store::{
     Answer, ENTRY_BYTES_MAX, EntryBytes, LeaderId, Ledger, MemberNode, Raft, TypeConfig,
 };
+use dovetail_routing::command::MembersChanged;
 use dovetail_routing::entry::{Answered, SCHEMA_VERSION};
 use dovetail_routing::state::State;
 use dovetail_routing::{Entry, LogIndex};
@@ -25,6 +26,7 @@ use tokio::sync::watch;
 
 use super::audit;
 use super::hub::Hub;
+use super::members;
 
 /// After so long without an answer a proposal's outcome is unknown to the client.
 const PROPOSE_TIMEOUT: Duration = Duration::from_millis(1_500);
@@ -121,6 +123,15 @@ impl Quorum for RaftQuorum {
         })??;
         let Answer { index, applied, first_answer } = answer;
         Ok(Answered { index: LogIndex(index), applied, first_answer })
+    }
+
+    async fn change_members(
+        &self,
+        fence: Fence,
+        change: &MembersChanged,
+        order: Option<LogIndex>,
+    ) -> Result<bool, ProposeError> {
+        members::change(&self.hub, fence, change, order).await
     }
 
     async fn read_barrier(&self) -> Result<(), ProposeError> {
@@ -295,7 +306,7 @@ fn view_of(hub: &Hub, raft: &Raft, metrics: &openraft::RaftMetrics<TypeConfig>) 
         let id = leader.to_committed_leader_id();
         Fence { term: id.term, node: id.node_id }
     });
-    let members = nodes
+    let mut members: Vec<_> = nodes
         .iter()
         .map(|(id, node)| Member {
             slot: node.slot,
@@ -304,6 +315,8 @@ fn view_of(hub: &Hub, raft: &Raft, metrics: &openraft::RaftMetrics<TypeConfig>) 
             voter: voters.contains(id),
         })
         .collect();
+    // Ids of Raft say when a disk was taken in; people count slots.
+    members.sort_by_key(|member| member.slot);
     QuorumView {
         cluster_id: hub.owner().cluster_id,
         this: hub.slot,

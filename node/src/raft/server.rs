@@ -13,9 +13,10 @@ use dovetail_raft_store::{Ledger, Raft, RaftSnapshot};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::hub::Hub;
+use super::members::NODE_IDS_FROM;
 
 /// The largest message between members: an append is limited by bytes well below it.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 64 * 1_024 * 1_024;
@@ -65,12 +66,37 @@ impl RaftService for Server {
         request: Request<pb::MemberHello>,
     ) -> Result<Response<pb::MemberHello>, Status> {
         let peer = grpc::peer(&request)?;
-        self.hub.authenticate(&peer, request.get_ref().sender.as_ref())?;
+        let asking = request.get_ref();
+        let slot = self.hub.authenticate(&peer, asking.sender.as_ref())?;
+        let removed = |sender| asking.has_data && self.hub.has_removed(sender);
         Ok(Response::new(pb::MemberHello {
             sender: Some(self.hub.sender()),
             has_data: self.hub.has_data(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            knows_slot: !self.hub.nodes_of(slot).is_empty(),
+            removed_you: asking.sender.as_ref().is_some_and(removed),
         }))
+    }
+
+    async fn adopt(
+        &self,
+        request: Request<pb::AdoptRequest>,
+    ) -> Result<Response<pb::AdoptResponse>, Status> {
+        let peer = grpc::peer(&request)?;
+        let request = request.into_inner();
+        let slot = self.hub.authenticate(&peer, request.sender.as_ref())?;
+        if request.node_id < NODE_IDS_FROM {
+            let reason = format!("{} is no id of a member that is taken in", request.node_id);
+            return Err(Status::invalid_argument(reason));
+        }
+        let owner = self.hub.owner.clone();
+        let pb::AdoptRequest { cluster_id, node_id, ancestors, .. } = request;
+        tokio::task::spawn_blocking(move || owner.adopt(&cluster_id, ancestors, node_id))
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?
+            .map_err(|error| Status::failed_precondition(dovetail_process::chain(&error)))?;
+        info!(by = slot, node = node_id, "this disk was taken in");
+        Ok(Response::new(pb::AdoptResponse { sender: Some(self.hub.sender()) }))
     }
 
     async fn found(

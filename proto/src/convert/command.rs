@@ -1,7 +1,7 @@
 //! Commands as the log carries them.
 
 use dovetail_routing::canary::{Evidence, Plan, ProxyFigures};
-use dovetail_routing::command::{DrainTarget, Share};
+use dovetail_routing::command::{DrainTarget, MemberChange, MembersChanged, Share};
 use dovetail_routing::intent::Scope;
 use dovetail_routing::latency::{BUCKETS, Latencies};
 use dovetail_routing::names::{ContextRoot, InvalidName, ServiceCluster, SwarmId};
@@ -80,6 +80,7 @@ impl From<&Command> for pb::Command {
             Command::UndrainUpstream { target } => {
                 C::UndrainUpstream(pb::UndrainUpstream { target: Some(target.into()) })
             }
+            Command::ChangeMembers(changed) => C::ChangeMembers(changed.into()),
             // Only its name was kept, so it cannot be written again.
             Command::Unknown { .. } => return Self { command: None },
         };
@@ -134,6 +135,7 @@ impl TryFrom<pb::Command> for Command {
             Some(C::UndrainUpstream(pb::UndrainUpstream { target })) => {
                 Ok(Self::UndrainUpstream { target: drain_target(target)? })
             }
+            Some(C::ChangeMembers(changed)) => Ok(Self::ChangeMembers(changed.try_into()?)),
             Some(C::RollbackRoutes(rollback)) => Ok(Self::RollbackRoutes {
                 service_cluster: service_cluster(&rollback.service_cluster)?,
                 to: LogIndex(rollback.to),
@@ -147,6 +149,41 @@ impl TryFrom<pb::Command> for Command {
             Some(C::ActivateRules(_)) => unknown("ActivateRules"),
             None => unknown("of a newer build"),
         }
+    }
+}
+
+impl From<&MembersChanged> for pb::ChangeMembers {
+    fn from(changed: &MembersChanged) -> Self {
+        let change = match changed.change {
+            MemberChange::Add => pb::MemberChange::Add,
+            MemberChange::Promote => pb::MemberChange::Promote,
+            MemberChange::Remove => pb::MemberChange::Remove,
+            MemberChange::Replace => pb::MemberChange::Replace,
+            MemberChange::TransferLeader => pb::MemberChange::TransferLeader,
+        };
+        Self {
+            change: change.into(),
+            members: changed.members.clone(),
+            address: changed.address.to_string(),
+        }
+    }
+}
+
+impl TryFrom<pb::ChangeMembers> for MembersChanged {
+    type Error = InvalidEntry;
+
+    fn try_from(changed: pb::ChangeMembers) -> Result<Self, InvalidEntry> {
+        let change = match pb::MemberChange::try_from(changed.change) {
+            Ok(pb::MemberChange::Add) => MemberChange::Add,
+            Ok(pb::MemberChange::Promote) => MemberChange::Promote,
+            Ok(pb::MemberChange::Remove) => MemberChange::Remove,
+            Ok(pb::MemberChange::Replace) => MemberChange::Replace,
+            Ok(pb::MemberChange::TransferLeader) => MemberChange::TransferLeader,
+            Ok(pb::MemberChange::Unspecified) | Err(_) => {
+                return Err(invalid("members.change", changed.change, "is no known change"));
+            }
+        };
+        Ok(Self { change, members: changed.members, address: changed.address.into() })
     }
 }
 

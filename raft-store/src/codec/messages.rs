@@ -231,6 +231,8 @@ pub(crate) struct Owner {
     pub(crate) founder: bool,
     #[prost(string, repeated, tag = "5")]
     pub(crate) ancestors: Vec<String>,
+    #[prost(uint64, tag = "6")]
+    pub(crate) node_id: u64,
 }
 
 /// A place in the ledger: everything up to `index`, hashed to `hash`.

@@ -38,6 +38,24 @@ struct Share {
     weight: u32,
 }
 
+/// A configuration that was put in force.
+#[derive(Debug, Serialize)]
+pub(crate) struct Configuration {
+    index: u64,
+    actor: String,
+    time_ms: u64,
+    source: String,
+    /// In TOML.
+    file: String,
+}
+
+impl From<pb::Configuration> for Configuration {
+    fn from(config: pb::Configuration) -> Self {
+        let pb::Configuration { index, actor, time_ms, source, file } = config;
+        Self { index, actor, time_ms, source, file }
+    }
+}
+
 impl From<pb::ChangeResponse> for Change {
     fn from(change: pb::ChangeResponse) -> Self {
         let routes = || change.routes.into_iter().map(Into::into).collect();

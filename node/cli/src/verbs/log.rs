@@ -4,14 +4,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use dovetail_proto::v1 as pb;
-use time::OffsetDateTime;
-use time::macros::format_description;
 
 use super::actor;
 use crate::core::Core;
 use crate::failure::{Failure, Meaning};
 use crate::json;
-use crate::out::{Out, Tone};
+use crate::out::{Out, Tone, time};
 
 /// Rows of one table: a longer log is printed as several, so that it begins at once.
 const ROWS_AT_ONCE: usize = 1_000;
@@ -86,29 +84,4 @@ pub(super) fn line(entry: &pb::LogEntry) -> String {
         entry.summary,
         entry.cause
     )
-}
-
-/// The leader's clock in UTC; empty for an entry without a time.
-fn time(ms: u64) -> String {
-    let format =
-        format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:3]Z");
-    if ms == 0 {
-        return String::new();
-    }
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000)
-        .ok()
-        .and_then(|time| time.format(&format).ok())
-        .unwrap_or_else(|| format!("{ms} ms"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_leaders_time_is_in_utc() {
-        assert_eq!(time(1_700_000_000_123), "2023-11-14 22:13:20.123Z");
-        assert_eq!(time(0), "");
-        assert_eq!(time(u64::MAX), format!("{} ms", u64::MAX));
-    }
 }

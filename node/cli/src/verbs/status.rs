@@ -26,15 +26,16 @@ pub(crate) async fn watch(core: &Core, out: &Out, local: bool) -> Result<ExitCod
         next.tick().await;
         match ask(core, local).await {
             Ok(answer) => {
-                out.clear()?;
+                out.begin_frame()?;
                 print(out, answer)?;
             }
             Err(failure @ (Failure::Usage(_) | Failure::Refused(_))) => return Err(failure),
             Err(failure) => {
-                out.clear()?;
+                out.begin_frame()?;
                 dovetail_process::exit::say(&failure.to_string());
             }
         }
+        out.end_frame()?;
     }
 }
 

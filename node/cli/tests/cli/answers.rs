@@ -186,8 +186,8 @@ async fn routes_problems_and_the_log_for_people() {
     assert_lines(
         &cli.run(&["log", "show", "--limit", "1"]).await.stdout,
         &[
-            "INDEX  TERM  TIME                      KIND     ACTOR          SUMMARY       CAUSE",
-            "1      1     2023-11-14 22:13:20.001Z  command  operator/anna  annotate \"1\"",
+            "INDEX  TERM  TIME                            KIND     ACTOR          SUMMARY       CAUSE",
+            "1      1     2023-11-14 22:13:20.001 +00:00  command  operator/anna  annotate \"1\"",
         ],
     );
     let none = cli.run(&["log", "show", "--from", "9"]).await;

@@ -108,3 +108,48 @@ async fn a_dry_run_says_so() {
     let ran = cli.run(&["--timeout", "500ms", "annotate", "x"]).await;
     assert_eq!((ran.code, ran.stderr.contains("--request-id")), (5, true), "{ran:?}");
 }
+
+#[tokio::test]
+async fn members_and_configuration_are_ordered_and_shown() {
+    let certificates = certificates();
+    let (leader, fake) = member(&certificates, 1, Mode::Leader).await;
+    let cli = Cli::new(&leader, &certificates);
+    for (verb, said) in [
+        (&["add", "4=core-4:8080"][..], "change: Add, members: [4], address: \"core-4:8080\""),
+        (&["promote", "4", "5"], "change: Promote, members: [4, 5]"),
+        (&["remove", "4"], "change: Remove, members: [4]"),
+        (&["replace", "2", "--address", "b:1"], "change: Replace, members: [2], address: \"b:1\""),
+        (&["transfer-leader", "2"], "change: TransferLeader, members: [2]"),
+    ] {
+        let ran = cli.run(&[&["member"], verb].concat()).await;
+        assert_eq!(ran.code, 0, "{ran:?}");
+        let ordered = fake.orders.lock().expect("orders").pop().expect("an order").1;
+        assert!(ordered.contains(said), "{ordered}");
+    }
+    let ran = cli.run(&["member", "list"]).await;
+    assert!(ran.stdout.contains("core-1:8080"), "{}", ran.stdout);
+    assert_eq!(cli.run(&["member", "add", "core-4:8080"]).await.code, 2);
+
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let file = dir.path().join("cluster.toml");
+    std::fs::write(&file, "PollInterval = \"3s\"\nUnheard = 1\n").expect("written");
+    let ran = cli.run(&["config", "apply", &file.to_string_lossy(), "--request-id", "c1"]).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "unchanged at index 58, revision 42\n"));
+    assert!(ran.stderr.contains("line 2, column 1: Unheard"), "{}", ran.stderr);
+    let ordered = fake.orders.lock().expect("orders").pop().expect("an order");
+    assert_eq!(ordered, ("c1".to_owned(), "PollInterval = \"3s\"\nUnheard = 1\n".to_owned()));
+    assert_eq!(cli.run(&["config", "apply", "/no/such/file"]).await.code, 2);
+
+    let ran = cli.run(&["config", "show"]).await;
+    assert_eq!(
+        ran.stdout,
+        "# in force since index 7, 2023-11-14 22:13:20.123 +00:00, by operator/root\n\
+         PollInterval = \"7s\"\n"
+    );
+    let ran = cli.run(&["-o", "json", "config", "show", "--at", "3"]).await;
+    assert!(ran.stdout.contains("\"actor\":\"dovetail://member/1\""), "{}", ran.stdout);
+    let ran = cli.run(&["config", "show", "--at", "5"]).await;
+    assert_eq!((ran.code, ran.stderr.contains("config history lists them")), (3, true), "{ran:?}");
+    let ran = cli.run(&["-o", "json", "config", "history"]).await;
+    assert!(ran.stdout.starts_with("[{\"index\":3,"), "{}", ran.stdout);
+}

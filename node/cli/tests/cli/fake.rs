@@ -115,7 +115,7 @@ pub(crate) fn bare() -> Command {
     for name in ["CORE", "TLS_DIR", "OUTPUT", "TIMEOUT", "LOG"] {
         command.env_remove(format!("DOVETAIL_{name}"));
     }
-    command.env_remove("COLUMNS").kill_on_drop(true);
+    command.env_remove("COLUMNS").env("TZ", "UTC").kill_on_drop(true);
     command
 }
 
@@ -405,6 +405,39 @@ impl Admin for Fake {
     ) -> Result<Response<pb::ChangeResponse>, Status> {
         let request = request.into_inner();
         self.change(request.request_id, format!("{:?}", request.command), request.dry_run).await
+    }
+
+    async fn change_members(
+        &self,
+        request: Request<pb::ChangeMembersRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        let request = request.into_inner();
+        self.change(request.request_id, format!("{:?}", request.command), request.dry_run).await
+    }
+
+    async fn apply_config(
+        &self,
+        request: Request<pb::ApplyConfigRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        let request = request.into_inner();
+        self.change(request.request_id, request.file, request.dry_run).await
+    }
+
+    async fn configs(
+        &self,
+        request: Request<pb::ConfigsRequest>,
+    ) -> Result<Response<pb::ConfigsResponse>, Status> {
+        let config = |index, actor: &str| pb::Configuration {
+            index,
+            actor: format!("dovetail://{actor}"),
+            time_ms: 1_700_000_000_123,
+            source: "ab".repeat(32),
+            file: format!("PollInterval = \"{index}s\"\n"),
+        };
+        Ok(Response::new(pb::ConfigsResponse {
+            configs: vec![config(3, "member/1"), config(7, "operator/root")],
+            freshness: freshness(request.into_inner().stale),
+        }))
     }
 
     async fn canaries(

@@ -32,3 +32,16 @@ async fn pki_init_and_issue_say_what_they_made_and_overwrite_nothing() {
     assert_eq!(none.code, 3);
     assert!(none.stderr.contains("read /nowhere/ca/ca.pem"), "{}", none.stderr);
 }
+
+#[tokio::test]
+async fn shells_get_a_script_for_every_verb() {
+    for shell in ["bash", "zsh", "fish"] {
+        let done = ran(bare().args(["completion", shell])).await;
+        assert_eq!((done.code, done.stderr.as_str()), (0, ""), "{shell}");
+        for word in ["canary", "member", "config", "request-id"] {
+            assert!(done.stdout.contains(word), "{shell}: no {word}");
+        }
+    }
+    let done = ran(bare().args(["completion", "cmd"])).await;
+    assert_eq!(done.code, 2, "{done:?}");
+}

@@ -116,6 +116,7 @@ macro_rules! order {
 order!(pb::SetCanaryRequest, set_canary, SetCanary, "canary set", Role::Operator);
 order!(pb::ClearCanaryRequest, clear_canary, ClearCanary, "canary clear", Role::Operator);
 order!(pb::PromoteCanaryRequest, promote_canary, PromoteCanary, "canary promote", Role::Operator);
+order!(pb::ChangeMembersRequest, change_members, ChangeMembers, "members", Role::Admin);
 order!(@change pb::AnnotateRequest, annotate, Role::Operator);
 
 impl Order for pb::AnnotateRequest {
@@ -220,7 +221,7 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
     }
 
     /// Tells what a command would do, on a copy of the newest state.
-    async fn rehearse(&self, proposal: Proposal) -> Result<pb::ChangeResponse, Status> {
+    pub(super) async fn rehearse(&self, proposal: Proposal) -> Result<pb::ChangeResponse, Status> {
         let Ok(_permit) = self.plans.try_acquire() else {
             return Err(Status::resource_exhausted(format!(
                 "{PLANS_MAX} plans and dry runs are being made, which is the limit: try again"

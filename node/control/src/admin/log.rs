@@ -179,8 +179,27 @@ fn command_in_words(command: Option<Command>) -> String {
         Some(Command::RollbackRoutes(rollback)) => format!("roll back to {}", rollback.to),
         Some(Command::ReleaseRollback(_)) => "release the rollback".to_owned(),
         Some(Command::ActivateRules(rules)) => format!("activate rule set {}", rules.rules),
+        Some(Command::ChangeMembers(changed)) => members_in_words(&changed),
         None => "a command of a newer build".to_owned(),
     }
+}
+
+fn members_in_words(changed: &pb::ChangeMembers) -> String {
+    let what = match changed.change() {
+        pb::MemberChange::Add => "add as learner",
+        pb::MemberChange::Promote => "promote to voter",
+        pb::MemberChange::Remove => "remove",
+        pb::MemberChange::Replace => "replace the disk of",
+        pb::MemberChange::TransferLeader => "transfer leadership to",
+        pb::MemberChange::Unspecified => "change",
+    };
+    let slots: Vec<_> =
+        changed.members.iter().take(NAMED_MAX + 1).map(ToString::to_string).collect();
+    let at = match changed.address.as_str() {
+        "" => String::new(),
+        address => format!(" at {}", short(address)),
+    };
+    format!("{what} member {}{at}", slots.join(", "))
 }
 
 /// A route as an operator writes it; the default service cluster goes without saying.

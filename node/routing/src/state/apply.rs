@@ -1,17 +1,12 @@
 //! One entry's effect, by kind.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::cluster::{Cluster, merge_hosts, options};
+use super::State;
 use super::facts::Touched;
-use super::{CONFIGURED_CLUSTERS, SERVICE_CLUSTERS_MAX, State};
-use crate::entry::{
-    Applied, ClusterConfig, Command, Entry, LogIndex, Payload, Rejection, SCHEMA_VERSION,
-};
+use crate::entry::{Applied, Command, Entry, LogIndex, Payload, Rejection, SCHEMA_VERSION};
 use crate::fact::Observed;
 use crate::names::SwarmId;
-use crate::snapshot::Revision;
 
 impl State {
     pub(super) fn apply_new(&mut self, index: LogIndex, entry: &Entry) -> Applied {
@@ -94,13 +89,13 @@ impl State {
             self.check_not_rolled_back(route)?;
         }
         match command {
-            Command::ApplyConfig(config) => Ok(self.apply_config(index, config)),
+            Command::ApplyConfig(config) => Ok(self.apply_config(index, actor, config)),
             Command::AcceptSwarm { swarm } => {
                 self.swarm = swarm.clone();
                 self.other_swarm = None;
                 Ok(Applied::Unchanged)
             }
-            Command::Annotate { .. } => Ok(Applied::Unchanged),
+            Command::Annotate { .. } | Command::ChangeMembers(_) => Ok(Applied::Unchanged),
             // Orders about the shares of a route.
             Command::SetCanary { route, shares } => self.set_canary(index, actor, route, shares),
             Command::ClearCanary { route } => self.clear_canary(index, route),
@@ -130,43 +125,5 @@ impl State {
             Command::UndrainUpstream { target } => self.undrain_upstream(index, target),
             Command::Unknown { name } => Err(Rejection::UnknownCommand { name: Arc::clone(name) }),
         }
-    }
-
-    fn apply_config(&mut self, index: LogIndex, config: &ClusterConfig) -> Applied {
-        let by_name: BTreeMap<_, _> = config.proxies.iter().cloned().rev().collect();
-        let new = by_name.keys().filter(|name| !self.clusters.contains_key(*name)).count();
-        let sum = self.clusters.len() + new;
-        if new > 0 && sum > SERVICE_CLUSTERS_MAX {
-            return Applied::Rejected(Rejection::AboveLimit {
-                what: CONFIGURED_CLUSTERS,
-                given: sum as u64,
-                limit: SERVICE_CLUSTERS_MAX as u64,
-            });
-        }
-        // Sorted and each once, whoever wrote the entry: of two, the first counts.
-        let new = ClusterConfig { proxies: by_name.into_iter().collect(), ..config.clone() };
-        let old = self.config.replace(Arc::new(new.clone()));
-        let names = |config: &ClusterConfig| {
-            config.proxies.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()
-        };
-        let mut concerned = names(&new);
-        concerned.extend(old.as_deref().map(names).unwrap_or_default());
-        let revision = Revision(index.0);
-        let mut applied = Applied::Unchanged;
-        for name in concerned {
-            if options(old.as_deref(), &name) == options(Some(&new), &name) {
-                continue;
-            }
-            let mut cluster =
-                self.clusters.get(&name).cloned().unwrap_or_else(|| Cluster::at(revision));
-            cluster.changed(revision);
-            let merges = merge_hosts(old.as_deref(), &name) != merge_hosts(Some(&new), &name);
-            self.clusters.insert(name.clone(), cluster);
-            if merges {
-                self.derive_merges(index, &name);
-            }
-            applied = Applied::Changed(revision);
-        }
-        applied
     }
 }

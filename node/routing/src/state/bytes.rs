@@ -29,6 +29,8 @@ pub(super) fn encode(state: &State) -> Vec<u8> {
     state.swarm.write(&mut out);
     state.other_swarm.write(&mut out);
     state.config.write(&mut out);
+    state.configs.write(&mut out);
+    state.seeded.write(&mut out);
     let facts = &state.facts;
     facts.networks.write(&mut out);
     facts.swarm_nodes.write(&mut out);
@@ -69,6 +71,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<State, InvalidBytes> {
         swarm: from.read()?,
         other_swarm: from.read()?,
         config: from.read()?,
+        configs: from.read()?,
+        seeded: from.read()?,
         facts: Facts {
             networks: from.read()?,
             swarm_nodes: from.read()?,

@@ -59,6 +59,8 @@ impl Digester {
             swarm,
             other_swarm,
             config,
+            configs,
+            seeded,
             facts,
             intents,
             claims,
@@ -79,6 +81,7 @@ impl Digester {
         swarm.write(&mut single);
         other_swarm.write(&mut single);
         config.write(&mut single);
+        seeded.write(&mut single);
         ancestors.write(&mut single);
         let mut sums = Sums(&mut self.sums);
         sums.facts(&old.facts, facts);
@@ -87,6 +90,7 @@ impl Digester {
         sums.map(12, &old.problems, problems);
         sums.map(13, &old.answers.by_request, &answers.by_request);
         sums.map(14, &old.canaries, canaries);
+        sums.map(30, &old.configs, configs);
         sums.map(17, &old.drains.by_object, &drains.by_object);
         let (held, ended) = rollbacks.parts();
         let (old_held, old_ended) = old.rollbacks.parts();

@@ -112,3 +112,60 @@ async fn a_command_has_a_limit_in_bytes() {
     assert!(status.message().contains("at most 1048576 are taken"), "{}", status.message());
     assert!(stage.quorum.log().is_empty());
 }
+
+fn members(
+    request_id: &str,
+    change: pb::MemberChange,
+    members: &[u64],
+    address: &str,
+) -> pb::ChangeMembersRequest {
+    let (members, address) = (members.to_vec(), address.to_owned());
+    pb::ChangeMembersRequest {
+        request_id: request_id.to_owned(),
+        dry_run: false,
+        command: Some(pb::ChangeMembers { change: change.into(), members, address }),
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_members_is_framed_by_entries_with_its_author() {
+    use pb::MemberChange::{Add, Promote, Remove, Replace, TransferLeader};
+    let leader = stage(FakeQuorum::leader());
+    let follower = stage(FakeQuorum::follower());
+    follower.with_leader(&leader);
+    let mut root = follower.as_("dovetail://operator/root?role=admin");
+    let add = || members("r1", Add, &[4], "core-4:8080");
+    let dry = pb::ChangeMembersRequest { dry_run: true, ..add() };
+    let told = root.change_members(dry).await.expect("told").into_inner();
+    assert_eq!((told.applied.as_str(), told.dry_run), ("changed", true));
+    assert!(leader.quorum.log().is_empty());
+
+    let done = root.change_members(add()).await.expect("done").into_inner();
+    assert_eq!((done.index, done.applied.as_str(), done.first_answer), (2, "changed", false));
+    let log = leader.quorum.log();
+    assert!(log.iter().all(|entry| &*entry.actor == "dovetail://operator/root"));
+    assert_eq!([&*log[0].cause, &*log[1].cause], ["members: begun", "members"]);
+    let carried_out = leader.quorum.members_changed.lock().expect("not poisoned").clone();
+    assert_eq!(carried_out.len(), 1);
+    assert_eq!(carried_out[0].1.0, 1, "its id comes from the entry that ordered it");
+
+    let again = root.change_members(add()).await.expect("answered").into_inner();
+    assert_eq!((again.index, again.first_answer), (2, true));
+    assert_eq!(leader.quorum.members_changed.lock().expect("not poisoned").len(), 1);
+    for (refused, said) in [
+        (members("r1", Add, &[5], "core-5:8080"), "was used for another command"),
+        (members("r2", Remove, &[2, 3], ""), "no quorum would be left"),
+        (members("r3", Add, &[5], ""), "ID=HOST:PORT"),
+        (members("r4", Add, &[5], "core-5"), "is not HOST:PORT"),
+        (members("r5", Promote, &[], ""), "it has to be 1 to 5"),
+        (members("r6", Promote, &[4, 4], ""), "named twice"),
+        (members("r7", Replace, &[1, 2], ""), "it has to be one"),
+        (members("r8", TransferLeader, &[1_000], ""), "from 1 to 999"),
+        (members("r9", pb::MemberChange::Unspecified, &[1], ""), "is no known change"),
+    ] {
+        let status = root.change_members(refused).await.expect_err(said);
+        assert!(status.message().contains(said), "{}", status.message());
+    }
+    let status = follower.as_(ANNA).change_members(add()).await.expect_err("no admin");
+    assert!(status.message().contains("it needs role admin"), "{}", status.message());
+}

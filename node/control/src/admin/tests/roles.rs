@@ -20,8 +20,17 @@ const ROLES: &[(&str, Role)] = &[
     ("PromoteCanary", Role::Operator),
     ("Canaries", Role::Viewer),
     ("Backup", Role::Admin),
+    ("ChangeMembers", Role::Admin),
+    ("ApplyConfig", Role::Admin),
+    ("Configs", Role::Viewer),
     ("Log", Role::Operator),
+    ("FollowLog", Role::Admin),
+    ("ExportLog", Role::Admin),
+    ("VerifyLog", Role::Operator),
 ];
+
+/// Within this a refusal comes.
+const ANSWER: std::time::Duration = std::time::Duration::from_millis(300);
 
 /// The RPCs that the shipped descriptors name.
 fn rpcs() -> Vec<String> {
@@ -39,7 +48,11 @@ async fn call(stage: &Stage, identity: &str, rpc: &str) -> Option<Status> {
     // Whatever the answer holds is skipped: only whether there is one counts.
     let codec = ProstCodec::<(), ()>::default();
     match client.server_streaming(Request::new(()), path, codec).await {
-        Ok(answers) => answers.into_inner().message().await.err(),
+        // Who is admitted to a stream may wait for ever for what it tells.
+        Ok(answers) => {
+            let mut answers = answers.into_inner();
+            tokio::time::timeout(ANSWER, answers.message()).await.ok()?.err()
+        }
         Err(status) => Some(status),
     }
 }
