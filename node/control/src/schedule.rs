@@ -197,3 +197,6 @@ impl<Q: Quorum, P: Peers, D: Send + Sync + 'static> Schedule<Q, P, D> {
 fn problem(route: &RouteKey) -> String {
     format!("{PROBLEMS}{route}")
 }
+
+#[cfg(test)]
+mod tests;
