@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use dovetail_ledger::Until;
 use dovetail_process::identity::Role;
 
-use crate::verbs::{Canary, ChangeArgs, Config, Member};
+use crate::verbs::{Canary, ChangeArgs, Config, DRAIN, DrainArgs, Member, UndrainArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,6 +23,7 @@ Examples:
   dovetail canary set --host shop.example --service shop_v1=9000 --service shop_v2=1000
   dovetail log export shop.log                    the log as a file, for an auditor
   dovetail replay shop.log                        what it comes to, without a core
+  dovetail drain 10.0.1.3:8080 --for 10m          nobody is sent there for a while
   dovetail demo --once                            the whole system on this machine
 
 Exit codes: 0 done, 1 a check was made and failed, 2 usage, 3 refused,
@@ -155,6 +156,19 @@ pub(crate) enum Verb {
         text: String,
         #[command(flatten)]
         change: ChangeArgs,
+    },
+    /// Takes upstreams out of the rotation
+    #[command(after_help = DRAIN)]
+    Drain(DrainArgs),
+    /// Lifts an operator's drain, and no reason of Swarm's
+    #[command(after_help = "Example:\n  dovetail undrain --swarm-node worker-2")]
+    Undrain(UndrainArgs),
+    /// What operators drained: until when, and what that leaves out
+    #[command(after_help = "Example:\n  dovetail -o json drains | jq '.[].upstreams'")]
+    Drains {
+        /// Also without a quorum, however old
+        #[arg(long)]
+        stale: bool,
     },
     /// What part of a route's requests each service gets
     #[command(subcommand)]

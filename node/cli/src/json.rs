@@ -7,7 +7,7 @@ mod change;
 mod files;
 mod ledger;
 
-pub(crate) use change::{Canary, Change, Configuration};
+pub(crate) use change::{Canary, Change, Configuration, Drain};
 pub(crate) use files::{Check, Plan};
 pub(crate) use ledger::{Exported, LedgersCompared, LogVerified, Replayed};
 
@@ -121,6 +121,9 @@ struct Upstream {
     state: String,
     task: String,
     node: String,
+    /// Why it drains: `operator`, `swarm` or `node down`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reason: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -252,6 +255,7 @@ impl From<pb::Upstream> for Upstream {
             state: upstream.state,
             task: upstream.task,
             node: upstream.node,
+            reason: upstream.reason,
         }
     }
 }

@@ -6,6 +6,7 @@ mod change;
 mod check;
 mod completion;
 mod config;
+mod drain;
 mod export;
 mod log;
 mod member;
@@ -20,6 +21,7 @@ mod verify;
 pub(crate) use canary::Canary;
 pub(crate) use change::ChangeArgs;
 pub(crate) use config::Config;
+pub(crate) use drain::{DRAIN, DrainArgs, UndrainArgs};
 pub(crate) use member::Member;
 
 use std::process::ExitCode;
@@ -57,6 +59,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
         }
         Verb::Config(verb) => config::run(&core()?, &out, verb).await,
         Verb::Canary(verb) => canary::run(&core()?, &out, verb).await,
+        Verb::Drain(args) => drain::drain(&core()?, &out, args).await,
+        Verb::Undrain(args) => drain::undrain(&core()?, &out, args).await,
+        Verb::Drains { stale } => drain::list(&core()?, &out, stale).await,
         Verb::Backup { file } => backup::run(&core()?, &out, &file, options.timeout).await,
         Verb::Log(Log::Show { from, limit }) => {
             log::show(&core()?, &out, from, limit, options.timeout).await

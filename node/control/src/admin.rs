@@ -34,12 +34,14 @@ mod backup;
 mod canary;
 mod command;
 mod config;
+mod drains;
 mod export;
 mod log;
 mod members;
 mod plan;
 mod problems;
 mod status;
+mod words;
 
 /// Bytes of one request: a plan holds what stack files say.
 pub const REQUEST_BYTES_MAX: usize = 4 * 1_024 * 1_024;
@@ -209,7 +211,7 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
         let state = Arc::clone(&self.core.quorum.state().borrow());
         Ok(Response::new(pb::RoutesResponse {
             freshness: Some(self.freshness(&state, request.stale)),
-            ..(&*state.published(&service_cluster)).into()
+            ..drains::routes(&state, &state.published(&service_cluster))
         }))
     }
 
@@ -285,6 +287,69 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
         request: Request<pb::PromoteCanaryRequest>,
     ) -> Result<Response<pb::ChangeResponse>, Status> {
         self.order(request).await
+    }
+
+    async fn start_canary(
+        &self,
+        request: Request<pb::StartCanaryRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        self.order(request).await
+    }
+
+    async fn pause_canary(
+        &self,
+        request: Request<pb::PauseCanaryRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        self.order(request).await
+    }
+
+    async fn resume_canary(
+        &self,
+        request: Request<pb::ResumeCanaryRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        self.order(request).await
+    }
+
+    async fn abort_canary(
+        &self,
+        request: Request<pb::AbortCanaryRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        self.order(request).await
+    }
+
+    async fn drain_upstream(
+        &self,
+        request: Request<pb::DrainUpstreamRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        self.order(request).await
+    }
+
+    async fn undrain_upstream(
+        &self,
+        request: Request<pb::UndrainUpstreamRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        self.order(request).await
+    }
+
+    async fn drains(
+        &self,
+        request: Request<pb::DrainsRequest>,
+    ) -> Result<Response<pb::DrainsResponse>, Status> {
+        let caller = require(&request, READERS)?.identity;
+        let request = request.into_inner();
+        if !request.stale {
+            let ask =
+                |mut client: AdminClient, request| async move { client.drains(request).await };
+            if let Some(answer) = self.ask_leader(&caller, &request, ask).await {
+                return answer;
+            }
+            self.barrier().await?;
+        }
+        let state = Arc::clone(&self.core.quorum.state().borrow());
+        Ok(Response::new(pb::DrainsResponse {
+            drains: drains::drains(&state),
+            freshness: Some(self.freshness(&state, request.stale)),
+        }))
     }
 
     async fn canaries(

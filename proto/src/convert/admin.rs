@@ -105,6 +105,8 @@ impl From<&Upstream> for pb::Upstream {
             .into(),
             task: upstream.task.as_ref().map(ToString::to_string).unwrap_or_default(),
             node: upstream.node.as_ref().map(ToString::to_string).unwrap_or_default(),
+            // Why it drains, the state alone knows.
+            reason: String::new(),
         }
     }
 }

@@ -29,6 +29,56 @@ pub(crate) struct Canary {
     in_force: Vec<Share>,
     actor: String,
     index: u64,
+    /// What was started last; `null` when shares were only set.
+    run: Option<Run>,
+}
+
+/// A canary that was started.
+#[derive(Debug, Serialize)]
+struct Run {
+    from: String,
+    to: String,
+    /// In basis points.
+    steps: Vec<u32>,
+    interval_ms: u64,
+    max_error_rate: Option<u32>,
+    max_p99_ms: Option<u64>,
+    min_requests: u64,
+    /// Counted from 1.
+    step: u32,
+    state: String,
+    since_ms: u64,
+    next_step_ms: Option<u64>,
+    actor: String,
+    index: u64,
+    changed_by: String,
+    changed_at: u64,
+    reason: String,
+    figures: Option<Figures>,
+}
+
+#[derive(Debug, Serialize)]
+struct Figures {
+    requests: u64,
+    errors: u64,
+    p99_micros: Option<u64>,
+    proxies: u32,
+}
+
+/// What an operator took out of the rotation.
+#[derive(Debug, Serialize)]
+pub(crate) struct Drain {
+    /// `address`, `service` or `swarm_node`.
+    kind: &'static str,
+    /// By what it is undrained.
+    target: String,
+    id: String,
+    actor: String,
+    index: u64,
+    /// Milliseconds since 1970; `null` until it is undrained.
+    until_ms: Option<u64>,
+    /// Addresses.
+    upstreams: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -81,6 +131,57 @@ impl From<pb::Canary> for Canary {
             in_force: canary.in_force.into_iter().map(Into::into).collect(),
             actor: canary.actor,
             index: canary.index,
+            run: canary.run.map(Into::into),
+        }
+    }
+}
+
+impl From<pb::CanaryRun> for Run {
+    fn from(run: pb::CanaryRun) -> Self {
+        Self {
+            from: run.from,
+            to: run.to,
+            steps: run.steps,
+            interval_ms: run.interval_ms,
+            max_error_rate: run.max_error_rate,
+            max_p99_ms: run.max_p99_ms,
+            min_requests: run.min_requests,
+            step: run.step,
+            state: run.state,
+            since_ms: run.since_ms,
+            next_step_ms: run.next_step_ms,
+            actor: run.actor,
+            index: run.index,
+            changed_by: run.changed_by,
+            changed_at: run.changed_at,
+            reason: run.reason,
+            figures: run.figures.map(|figures| Figures {
+                requests: figures.requests,
+                errors: figures.errors,
+                p99_micros: figures.p99_micros,
+                proxies: figures.proxies,
+            }),
+        }
+    }
+}
+
+impl From<pb::Drain> for Drain {
+    fn from(drain: pb::Drain) -> Self {
+        use pb::drain_target::Target;
+        let (kind, target) = match drain.target.and_then(|target| target.target) {
+            Some(Target::Address(address)) => ("address", address),
+            Some(Target::Service(name)) => ("service", name),
+            Some(Target::SwarmNode(name)) => ("swarm_node", name),
+            None => ("", String::new()),
+        };
+        Self {
+            kind,
+            target,
+            id: drain.id,
+            actor: drain.actor,
+            index: drain.index,
+            until_ms: drain.until_ms,
+            upstreams: drain.upstreams.into_iter().map(|one| one.address).collect(),
         }
     }
 }

@@ -11,6 +11,10 @@ use crate::failure::Failure;
 use crate::json;
 use crate::out::{Out, Tone, printable, service_cluster, share};
 
+mod runs;
+
+pub(crate) use runs::millis;
+
 const SET: &str = "\
 The shares are basis points that sum to 10,000. A service on the route that is not named
 gets nothing; each share is divided evenly over the service's upstreams.
@@ -37,6 +41,33 @@ pub(crate) enum Canary {
     /// Returns a route to weights by upstreams
     #[command(after_help = "Example:\n  dovetail canary clear --host shop.example")]
     Clear {
+        #[command(flatten)]
+        route: RouteArgs,
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+    /// Moves a route from one service to another, step by step
+    #[command(after_help = runs::START)]
+    Start(runs::Start),
+    /// Keeps the step in force, whatever its figures say
+    #[command(after_help = "Example:\n  dovetail canary pause --host shop.example")]
+    Pause {
+        #[command(flatten)]
+        route: RouteArgs,
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+    /// Measures the step anew, for a whole interval
+    #[command(after_help = "Example:\n  dovetail canary resume --host shop.example")]
+    Resume {
+        #[command(flatten)]
+        route: RouteArgs,
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+    /// Returns to the weights before the start
+    #[command(after_help = "Example:\n  dovetail canary abort --host shop.example")]
+    Abort {
         #[command(flatten)]
         route: RouteArgs,
         #[command(flatten)]
@@ -124,6 +155,10 @@ pub(crate) async fn run(core: &Core, out: &Out, verb: Canary) -> Result<ExitCode
             })
             .await
         }
+        Canary::Start(start) => runs::start(core, out, start).await,
+        Canary::Pause { route, change } => runs::pause(core, out, route, &change).await,
+        Canary::Resume { route, change } => runs::resume(core, out, route, &change).await,
+        Canary::Abort { route, change } => runs::abort(core, out, route, &change).await,
         Canary::List { stale } => {
             let answer = ask(core, pb::CanariesRequest { stale, route: None }).await?;
             if stale {
@@ -159,8 +194,16 @@ async fn ask(core: &Core, request: pb::CanariesRequest) -> Result<pb::CanariesRe
 }
 
 fn print(out: &Out, canaries: &[pb::Canary]) -> Result<ExitCode, Failure> {
-    let mut table =
-        out.table(&["SERVICE CLUSTER", "HOST", "PATH", "ORDERED", "IN FORCE", "BY", "INDEX"]);
+    let mut table = out.table(&[
+        "SERVICE CLUSTER",
+        "HOST",
+        "PATH",
+        "ORDERED",
+        "IN FORCE",
+        "RUN",
+        "BY",
+        "INDEX",
+    ]);
     for canary in canaries {
         let route = canary.route.clone().unwrap_or_default();
         let ordered = shares(&canary.shares);
@@ -176,11 +219,20 @@ fn print(out: &Out, canaries: &[pb::Canary]) -> Result<ExitCode, Failure> {
             out.cell(&route.path, Tone::Plain),
             out.cell(ordered, Tone::Plain),
             out.cell(in_force, tone),
+            out.cell(runs::in_words(canary), run_tone(canary)),
             out.cell(super::actor(&canary.actor), Tone::Plain),
             out.cell(canary.index.to_string(), Tone::Plain),
         ]);
     }
     out.print(&table, "no canaries")
+}
+
+fn run_tone(canary: &pb::Canary) -> Tone {
+    match canary.run.as_ref().map(|run| run.state.as_str()) {
+        Some("aborted") => Tone::Bad,
+        Some("paused") => Tone::Warn,
+        _ => Tone::Plain,
+    }
 }
 
 /// Whether each service gets what was ordered for it.

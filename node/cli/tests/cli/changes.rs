@@ -77,7 +77,7 @@ async fn a_canary_is_ordered_and_shown() {
          {\"service\":\"shop_v2\",\"weight\":1000}],\
          \"in_force\":[{\"service\":\"shop_v1\",\"weight\":10000},\
          {\"service\":\"shop_v2\",\"weight\":0}],\
-         \"actor\":\"dovetail://operator/anna\",\"index\":58}]\n"
+         \"actor\":\"dovetail://operator/anna\",\"index\":58,\"run\":null}]\n"
     );
     let ran = cli.run(&["canary", "show", "--host", "shop.example"]).await;
     assert!(ran.stdout.contains("shop_v1 90%, shop_v2 10%"), "{}", ran.stdout);
@@ -152,4 +152,65 @@ async fn members_and_configuration_are_ordered_and_shown() {
     assert_eq!((ran.code, ran.stderr.contains("config history lists them")), (3, true), "{ran:?}");
     let ran = cli.run(&["-o", "json", "config", "history"]).await;
     assert!(ran.stdout.starts_with("[{\"index\":3,"), "{}", ran.stdout);
+}
+
+#[tokio::test]
+async fn a_canary_is_started_and_ended() {
+    let certificates = certificates();
+    let (leader, fake) = member(&certificates, 1, Mode::Leader).await;
+    let cli = Cli::new(&leader, &certificates);
+    let start =
+        ["canary", "start", "--host", "shop.example", "--from", "shop_v1", "--to", "shop_v2"];
+    let plan = ["--steps", "500,10000", "--interval", "30s", "--max-error-rate", "0.5%"];
+    let ran = cli.run(&[&start[..], &plan, &["--max-p99", "250ms"]].concat()).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let (_, ordered) = fake.orders.lock().expect("orders")[0].clone();
+    for said in [
+        "steps: [500, 10000]",
+        "interval_ms: 30000",
+        "max_error_rate: Some(50)",
+        "max_p99_ms: Some(250)",
+        "min_requests: None",
+    ] {
+        assert!(ordered.contains(said), "{said}: {ordered}");
+    }
+    for verb in ["pause", "resume", "abort"] {
+        let ran = cli.run(&["canary", verb, "--host", "shop.example", "--dry-run"]).await;
+        assert_eq!(ran.code, 0, "{verb}: {ran:?}");
+    }
+    let ran = cli.run(&[&start[..], &["--steps", "5%", "--interval", "30s"]].concat()).await;
+    assert_eq!(ran.code, 2, "{ran:?}");
+    let ran = cli.run(&[&start[..], &plan[..4], &["--max-error-rate", "1"]].concat()).await;
+    assert!(ran.code == 2 && ran.stderr.contains("write it as 1% or 0.25%"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn upstreams_are_drained_and_shown() {
+    let certificates = certificates();
+    let (leader, fake) = member(&certificates, 1, Mode::Leader).await;
+    let cli = Cli::new(&leader, &certificates);
+    for (given, said) in [
+        (&["drain", "10.0.1.3:8080", "--for", "10m"][..], "Address(\"10.0.1.3:8080\")"),
+        (&["drain", "--service", "shop", "--force"], "Service(\"shop\")"),
+        (&["undrain", "--swarm-node", "worker-2"], "SwarmNode(\"worker-2\")"),
+    ] {
+        let ran = cli.run(given).await;
+        assert_eq!(ran.code, 0, "{given:?}: {ran:?}");
+        let (_, ordered) = fake.orders.lock().expect("orders").last().cloned().expect("an order");
+        assert!(ordered.contains(said), "{ordered}");
+    }
+    assert!(fake.orders.lock().expect("orders")[0].1.contains("for_ms: Some(600000)"));
+    for bad in [&["drain"][..], &["drain", "nowhere"], &["drain", "10.0.1.3:80", "--service", "a"]]
+    {
+        assert_eq!(cli.run(bad).await.code, 2, "{bad:?}");
+    }
+    let ran = cli.run(&["-o", "json", "drains"]).await;
+    assert_eq!(
+        ran.stdout,
+        "[{\"kind\":\"swarm_node\",\"target\":\"worker-2\",\"id\":\"n2\",\
+         \"actor\":\"dovetail://operator/anna\",\"index\":59,\"until_ms\":1795000000000,\
+         \"upstreams\":[\"10.0.1.3:8080\"]}]\n"
+    );
+    let ran = cli.run(&["drains"]).await;
+    assert!(ran.stdout.contains("swarm node worker-2") && ran.stdout.contains("10.0.1.3:8080"));
 }

@@ -250,6 +250,7 @@ impl Admin for Fake {
             state: state.to_owned(),
             task: "t1".to_owned(),
             node: "n1".to_owned(),
+            reason: String::new(),
         };
         let service = |name: &str, weight, upstreams| pb::RouteService {
             name: name.to_owned(),
@@ -415,6 +416,14 @@ impl Admin for Fake {
         self.change(request.request_id, format!("{:?}", request.command), request.dry_run).await
     }
 
+    async fn start_canary(
+        &self,
+        request: Request<pb::StartCanaryRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        let request = request.into_inner();
+        self.change(request.request_id, format!("{:?}", request.command), request.dry_run).await
+    }
+
     async fn apply_config(
         &self,
         request: Request<pb::ApplyConfigRequest>,
@@ -440,6 +449,69 @@ impl Admin for Fake {
         }))
     }
 
+    async fn pause_canary(
+        &self,
+        request: Request<pb::PauseCanaryRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        let request = request.into_inner();
+        self.change(request.request_id, format!("{:?}", request.command), request.dry_run).await
+    }
+
+    async fn resume_canary(
+        &self,
+        request: Request<pb::ResumeCanaryRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        let request = request.into_inner();
+        self.change(request.request_id, format!("{:?}", request.command), request.dry_run).await
+    }
+
+    async fn abort_canary(
+        &self,
+        request: Request<pb::AbortCanaryRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        let request = request.into_inner();
+        self.change(request.request_id, format!("{:?}", request.command), request.dry_run).await
+    }
+
+    async fn drain_upstream(
+        &self,
+        request: Request<pb::DrainUpstreamRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        let request = request.into_inner();
+        self.change(request.request_id, format!("{:?}", request.command), request.dry_run).await
+    }
+
+    async fn undrain_upstream(
+        &self,
+        request: Request<pb::UndrainUpstreamRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        let request = request.into_inner();
+        self.change(request.request_id, format!("{:?}", request.command), request.dry_run).await
+    }
+
+    async fn drains(
+        &self,
+        request: Request<pb::DrainsRequest>,
+    ) -> Result<Response<pb::DrainsResponse>, Status> {
+        let stale = request.into_inner().stale;
+        if !stale {
+            self.leads()?;
+        }
+        let target = pb::drain_target::Target::SwarmNode("worker-2".to_owned());
+        let drain = pb::Drain {
+            target: Some(pb::DrainTarget { target: Some(target) }),
+            id: "n2".to_owned(),
+            actor: "dovetail://operator/anna".to_owned(),
+            index: 59,
+            until_ms: Some(1_795_000_000_000),
+            upstreams: vec![pb::Upstream {
+                address: "10.0.1.3:8080".to_owned(),
+                ..pb::Upstream::default()
+            }],
+        };
+        Ok(Response::new(pb::DrainsResponse { drains: vec![drain], freshness: freshness(stale) }))
+    }
+
     async fn canaries(
         &self,
         request: Request<pb::CanariesRequest>,
@@ -455,6 +527,7 @@ impl Admin for Fake {
             actor: "dovetail://operator/anna".to_owned(),
             index: 58,
             in_force: vec![share("shop_v1", 10_000), share("shop_v2", 0)],
+            run: None,
         };
         let asked = request.route.filter(|route| *route != route_ref("shop.example", "/"));
         match asked {

@@ -2,7 +2,7 @@
 
 use dovetail_proto::v1 as pb;
 use dovetail_routing::snapshot::{RouteKey, Snapshot};
-use dovetail_routing::state::State;
+use dovetail_routing::state::{Run, State};
 use tonic::Status;
 
 /// All canaries, or that of one route: then it has to have one.
@@ -24,14 +24,51 @@ pub(super) fn canaries(
 }
 
 fn shown(state: &State, route: &RouteKey) -> Option<pb::Canary> {
-    let set = state.canary(route)?.set.as_ref()?;
+    let canary = state.canary(route)?;
+    let run = canary.run.as_ref();
+    // Whose shares are in force; of an abort that left none, whose run it was.
+    let by_run = run.filter(|run| run.shares().is_some() || canary.set.is_none());
+    let (actor, index) = match (by_run, &canary.set) {
+        (Some(run), _) => (&run.actor, run.index),
+        (None, Some(set)) => (&set.actor, set.index),
+        (None, None) => return None,
+    };
     Some(pb::Canary {
         route: Some(route.into()),
-        shares: set.shares.iter().map(Into::into).collect(),
-        actor: set.actor.to_string(),
-        index: set.index.0,
+        shares: canary.shares().unwrap_or_default().iter().map(Into::into).collect(),
+        actor: actor.to_string(),
+        index: index.0,
         in_force: in_force(&state.snapshot(&route.service_cluster), route),
+        run: run.map(running),
     })
+}
+
+fn running(run: &Run) -> pb::CanaryRun {
+    let Run { plan, .. } = run;
+    pb::CanaryRun {
+        from: run.from.to_string(),
+        to: run.to.to_string(),
+        steps: plan.steps.iter().copied().map(u32::from).collect(),
+        interval_ms: plan.interval_ms,
+        max_error_rate: plan.max_error_rate.map(u32::from),
+        max_p99_ms: plan.max_p99_ms,
+        min_requests: plan.min_requests(),
+        step: run.step,
+        state: run.state.as_str().to_owned(),
+        since_ms: run.since_ms,
+        next_step_ms: run.next_step_ms(),
+        actor: run.actor.to_string(),
+        index: run.index.0,
+        changed_by: run.changed_by.to_string(),
+        changed_at: run.changed_at.0,
+        reason: run.reason.to_string(),
+        figures: run.evidence.map(|figures| pb::CanaryFigures {
+            requests: figures.requests,
+            errors: figures.errors,
+            p99_micros: figures.p99_micros,
+            proxies: figures.proxies,
+        }),
+    }
 }
 
 /// What the services on a route get now.

@@ -117,7 +117,29 @@ order!(pb::SetCanaryRequest, set_canary, SetCanary, "canary set", Role::Operator
 order!(pb::ClearCanaryRequest, clear_canary, ClearCanary, "canary clear", Role::Operator);
 order!(pb::PromoteCanaryRequest, promote_canary, PromoteCanary, "canary promote", Role::Operator);
 order!(pb::ChangeMembersRequest, change_members, ChangeMembers, "members", Role::Admin);
+order!(pb::StartCanaryRequest, start_canary, StartCanary, "canary start", Role::Operator);
+order!(pb::PauseCanaryRequest, pause_canary, PauseCanary, "canary pause", Role::Operator);
+order!(pb::ResumeCanaryRequest, resume_canary, ResumeCanary, "canary resume", Role::Operator);
+order!(pb::DrainUpstreamRequest, drain_upstream, DrainUpstream, "drain", Role::Operator);
+order!(pb::UndrainUpstreamRequest, undrain_upstream, UndrainUpstream, "undrain", Role::Operator);
+order!(@change pb::AbortCanaryRequest, abort_canary, Role::Operator);
 order!(@change pb::AnnotateRequest, annotate, Role::Operator);
+
+impl Order for pb::AbortCanaryRequest {
+    const CAUSE: &'static str = "canary abort";
+
+    fn command(&self) -> Result<Command, Status> {
+        let missing = || Status::invalid_argument("command: is missing");
+        let abort = self.command.clone().ok_or_else(missing)?;
+        if abort.evidence.is_some() {
+            let reason = "command.evidence: is what the leader judges by: leave it out";
+            return Err(Status::invalid_argument(reason));
+        }
+        let command = Some(pb::command::Command::AbortCanary(abort));
+        Command::try_from(pb::Command { command })
+            .map_err(|error| Status::invalid_argument(error.to_string()))
+    }
+}
 
 impl Order for pb::AnnotateRequest {
     const CAUSE: &'static str = "annotate";

@@ -12,6 +12,7 @@ use pb::entry::Payload;
 use prost::Message;
 use tonic::Status;
 
+use super::words;
 use crate::ports::Quorum;
 
 /// Entries when the request names no limit.
@@ -21,7 +22,7 @@ pub const LIMIT_MAX: u64 = 100_000;
 /// Rows that are read at once.
 const PAGE: usize = 256;
 /// Names in one summary; the rest is counted.
-const NAMED_MAX: usize = 4;
+pub(super) const NAMED_MAX: usize = 4;
 /// Bytes of a text in a summary.
 const TEXT_MAX: usize = 200;
 
@@ -162,20 +163,22 @@ fn command_in_words(command: Option<Command>) -> String {
         Some(Command::SetCanary(canary)) => {
             format!("canary on {}: {}", route(canary.route), shares(&canary.shares))
         }
-        Some(Command::StartCanary(_)) => "start a canary".to_owned(),
-        Some(Command::PauseCanary(_)) => "pause a canary".to_owned(),
-        Some(Command::ResumeCanary(_)) => "resume a canary".to_owned(),
-        Some(Command::AdvanceCanary(_)) => "take a canary's next step".to_owned(),
+        Some(Command::StartCanary(start)) => words::started(start),
+        Some(Command::PauseCanary(one)) => format!("pause the canary on {}", route(one.route)),
+        Some(Command::ResumeCanary(one)) => format!("resume the canary on {}", route(one.route)),
+        Some(Command::AdvanceCanary(advance)) => words::advanced(advance),
         Some(Command::PromoteCanary(canary)) => match canary.service.as_str() {
             "" => format!("promote the canary on {}", route(canary.route)),
             service => format!("all of {} to {}", route(canary.route), short(service)),
         },
-        Some(Command::AbortCanary(_)) => "abort a canary".to_owned(),
+        Some(Command::AbortCanary(abort)) => words::aborted(abort),
         Some(Command::ClearCanary(canary)) => {
             format!("clear the canary on {}", route(canary.route))
         }
-        Some(Command::DrainUpstream(_)) => "drain upstreams".to_owned(),
-        Some(Command::UndrainUpstream(_)) => "undrain upstreams".to_owned(),
+        Some(Command::DrainUpstream(drain)) => words::drained(drain),
+        Some(Command::UndrainUpstream(undrain)) => {
+            format!("undrain {}", words::target(undrain.target))
+        }
         Some(Command::RollbackRoutes(rollback)) => format!("roll back to {}", rollback.to),
         Some(Command::ReleaseRollback(_)) => "release the rollback".to_owned(),
         Some(Command::ActivateRules(rules)) => format!("activate rule set {}", rules.rules),
@@ -203,7 +206,7 @@ fn members_in_words(changed: &pb::ChangeMembers) -> String {
 }
 
 /// A route as an operator writes it; the default service cluster goes without saying.
-fn route(route: Option<pb::RouteRef>) -> String {
+pub(super) fn route(route: Option<pb::RouteRef>) -> String {
     let Some(pb::RouteRef { service_cluster, host, path }) = route else {
         return "no route".to_owned();
     };
@@ -229,13 +232,13 @@ fn shares(shares: &[pb::Share]) -> String {
 }
 
 /// Basis points in per cent, without needless zeros.
-fn percent(weight: u32) -> String {
+pub(super) fn percent(weight: u32) -> String {
     let text = format!("{}.{:02}", weight / 100, weight % 100);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// A text on one line, cut to a length that a line can bear.
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     let mut end = text.len().min(TEXT_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;

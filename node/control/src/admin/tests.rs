@@ -17,6 +17,7 @@ use crate::soft::SoftProblems;
 
 mod commands;
 mod ledger;
+mod moves;
 mod roles;
 
 const VIEWER: &str = "dovetail://operator/vera?role=viewer";

@@ -193,7 +193,9 @@ async fn failing_requests_abort_within_an_interval() {
     world.within(30, "step 2", |world| world.run().step == 2).await;
     sleep(Duration::from_secs(2)).await;
     world.failing.store(20, Ordering::Relaxed);
-    world.within(INTERVAL_MS / 1_000, "aborted", |world| world.run().state == RunState::Aborted).await;
+    world
+        .within(INTERVAL_MS / 1_000, "aborted", |world| world.run().state == RunState::Aborted)
+        .await;
     let state = world.quorum.current();
     assert_eq!(state.canary(&route()).and_then(|canary| canary.shares()), None);
     assert!(world.run().reason.contains("more than 1 % may fail"), "{:?}", world.run());
@@ -214,7 +216,9 @@ async fn a_long_calm_excuses_no_storm() {
     let problems = world.core.soft.list();
     assert!(problems[0].reason.contains("\"edge-2\" did not report"), "{problems:?}");
     world.failing.store(5, Ordering::Relaxed);
-    world.within(2 * INTERVAL_MS / 1_000, "aborted", |one| one.run().state == RunState::Aborted).await;
+    world
+        .within(2 * INTERVAL_MS / 1_000, "aborted", |one| one.run().state == RunState::Aborted)
+        .await;
     world.within(1, "told no more", |world| world.core.soft.is_empty()).await;
 }
 
