@@ -77,6 +77,28 @@ pub(crate) struct Args {
     #[arg(long, env = "DOVETAIL_LOG_FORMAT", default_value = "text")]
     pub log: dovetail_process::log::Format,
 
+    /// Members compare what they hold after so many entries; the same on every member.
+    #[arg(
+        long,
+        env = "DOVETAIL_CHECKPOINT_ENTRIES",
+        value_name = "N",
+        default_value_t = 1_000,
+        value_parser = clap::value_parser!(u64).range(1..),
+        hide = true
+    )]
+    pub checkpoint_entries: u64,
+
+    /// Members compare what they hold after so many seconds without an entry.
+    #[arg(
+        long,
+        env = "DOVETAIL_CHECKPOINT_IDLE",
+        value_name = "SECONDS",
+        default_value_t = 60,
+        value_parser = clap::value_parser!(u64).range(1..),
+        hide = true
+    )]
+    pub checkpoint_idle: u64,
+
     /// How others reach this member [default: its address in --members].
     #[arg(long, env = "DOVETAIL_ADVERTISE", value_name = "HOST:PORT")]
     pub advertise: Option<String>,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use dovetail_config::ClusterKeys;
+use dovetail_control::checkpoint::{self, Checkpointer};
 use dovetail_control::fleet::Fleet;
 use dovetail_control::ports::{QuorumView, Slot};
 use dovetail_control::reconcile;
@@ -133,7 +134,8 @@ async fn serve(args: Args, tls: TlsDir, keys: ClusterKeys) -> anyhow::Result<()>
     start_raft(&hub, log, machine, formed).await?;
     check.set_ok();
     let raft_ended = tokio::spawn(quorum::follow(Arc::clone(&hub), view_sender));
-    start_jobs(&core, args.id, keys, &readiness);
+    let idle = Duration::from_secs(args.checkpoint_idle);
+    start_jobs(&core, args.id, keys, idle, &readiness);
     drain.watch().spawn(upkeep::run(Arc::clone(&hub), ledger, state, drain.watch()));
 
     let ended = tokio::select! {
@@ -158,7 +160,13 @@ async fn serve(args: Args, tls: TlsDir, keys: ClusterKeys) -> anyhow::Result<()>
 }
 
 /// What a member does by itself, once it is of a quorum.
-fn start_jobs(core: &MemberCore, slot: Slot, keys: ClusterKeys, readiness: &Readiness) {
+fn start_jobs(
+    core: &MemberCore,
+    slot: Slot,
+    keys: ClusterKeys,
+    idle: Duration,
+    readiness: &Readiness,
+) {
     let drain = &core.drain;
     let reconciler = reconcile::Config::of_member(slot).build(
         Arc::clone(&core.quorum),
@@ -168,6 +176,9 @@ fn start_jobs(core: &MemberCore, slot: Slot, keys: ClusterKeys, readiness: &Read
     drain.spawn(reconciler.run(drain.clone()));
     drain.spawn(Schedule::new(core.clone(), slot).run(drain.clone()));
     drain.spawn(Vitals::new(core.clone(), readiness).run(drain.clone()));
+    let checkpoints = checkpoint::Config { idle };
+    let agrees = readiness.register("agreement");
+    drain.spawn(Checkpointer::new(core, agrees, checkpoints).run(drain.clone()));
     if let Some(config) = keys.config {
         let seeder = Seeder::new(Arc::clone(&core.quorum), config, slot, core.soft.clone());
         drain.spawn(seeder.run(drain.clone()));
@@ -188,9 +199,9 @@ fn cluster_keys(file: &ConfigFile) -> anyhow::Result<ClusterKeys> {
 
 async fn open_store(args: &Args) -> anyhow::Result<Store> {
     let (dir, slot) = (args.data_dir.clone(), args.id);
-    let opened = tokio::task::spawn_blocking(move || {
-        dovetail_raft_store::open(&dir, slot, StoreConfig::default())
-    });
+    let config =
+        StoreConfig { checkpoint_entries: args.checkpoint_entries, ..StoreConfig::default() };
+    let opened = tokio::task::spawn_blocking(move || dovetail_raft_store::open(&dir, slot, config));
     Ok(opened.await.context("open the store")??)
 }
 

@@ -12,6 +12,7 @@
 //! * [`ledger`]: the hash-chained copy of every applied entry;
 //! * [`offline`]: a new quorum out of a backup or of one folder;
 //! * [`audit`]: the ledger of a folder that no member uses;
+//! * [`checkpoint`]: what this member held at marked indexes, and whether a majority did;
 //! * [`owner`]: whose disk this is; [`codec`]: openraft's values as bytes.
 //!
 //! Acknowledged means flushed here: a callback or a returned vote never precedes its
@@ -19,6 +20,7 @@
 
 pub mod audit;
 mod cache;
+pub mod checkpoint;
 pub mod codec;
 mod disk;
 mod files;
@@ -34,6 +36,7 @@ pub mod state_machine;
 pub mod types;
 
 pub use audit::{Offline, Rows, open_offline};
+pub use checkpoint::{Checkpoints, Committed, Diverged, Held, NotHeld};
 pub use ledger::{Broken, Ledger, LedgerError, Retention, Verified};
 pub use log::{LogReader, LogStore};
 pub use ondisk::{DATA_VERSION, OpenError, Store, StoreConfig, StoreHandle, open, read_owner};

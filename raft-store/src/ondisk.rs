@@ -22,6 +22,7 @@ use std::sync::atomic::Ordering;
 use dovetail_routing::state::State;
 use tokio::sync::watch;
 
+use crate::checkpoint::Checkpoints;
 use crate::disk::{Disk, key, one_line};
 use crate::files;
 use crate::flush::Flusher;
@@ -45,11 +46,17 @@ pub struct StoreConfig {
     pub snapshot_entries: u64,
     /// A raft snapshot is due after entries of so many bytes.
     pub snapshot_bytes: u64,
+    /// What a member held is kept after so many entries; the same on every member.
+    pub checkpoint_entries: u64,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { snapshot_entries: 20_000, snapshot_bytes: 64 * 1_024 * 1_024 }
+        Self {
+            snapshot_entries: 20_000,
+            snapshot_bytes: 64 * 1_024 * 1_024,
+            checkpoint_entries: 1_000,
+        }
     }
 }
 
@@ -123,6 +130,10 @@ impl StoreHandle {
 
     /// Whether enough was applied since the last raft snapshot to build the next.
     pub fn should_snapshot(&self) -> bool {
+        // What was found to differ is kept as it was found.
+        if self.parts.checkpoints.diverged().borrow().is_some() {
+            return false;
+        }
         let since = &self.parts.since;
         since.entries.load(Ordering::Relaxed) >= self.config.snapshot_entries
             || since.bytes.load(Ordering::Relaxed) >= self.config.snapshot_bytes
@@ -131,6 +142,11 @@ impl StoreHandle {
     /// The newest raft snapshot as bytes: what a backup is, and [`crate::offline`] restores.
     pub fn newest_snapshot(&self) -> io::Result<Option<bytes::Bytes>> {
         Ok(self.parts.snapshots.current()?.map(|(_, bytes)| bytes))
+    }
+
+    /// What this member held at marked indexes.
+    pub fn checkpoints(&self) -> &Checkpoints {
+        &self.parts.checkpoints
     }
 
     /// The index that the newest raft snapshot covers.
@@ -198,6 +214,7 @@ pub fn open(dir: &Path, slot: u64, config: StoreConfig) -> Result<Store, OpenErr
         owner: owner.clone(),
         presence,
         since: Arc::new(SinceSnapshot::default()),
+        checkpoints: Checkpoints::new(config.checkpoint_entries),
     };
     let machine = StateMachine::new(parts.clone(), restored);
     let log = LogStore::new(log, parts.clone());

@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dovetail_proto::convert;
 use dovetail_routing::entry::Answered;
 use dovetail_routing::state::State;
-use dovetail_routing::{Applied, LogIndex};
+use dovetail_routing::{Applied, LogIndex, Payload};
 use futures_util::{Stream, StreamExt as _};
 use openraft::OptionalSend;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use rocksdb::WriteBatch;
 use tokio::sync::watch;
 
+use crate::checkpoint::{Checkpoints, Committed, Held};
 use crate::disk::{Disk, key};
 use crate::flush::Flusher;
 use crate::ledger::Ledger;
@@ -55,6 +56,7 @@ pub(crate) struct Parts {
     pub(crate) owner: OwnerHandle,
     pub(crate) presence: Arc<Presence>,
     pub(crate) since: Arc<SinceSnapshot>,
+    pub(crate) checkpoints: Checkpoints,
 }
 
 /// What was applied, at one moment.
@@ -98,7 +100,7 @@ impl StateMachine {
         self.publish.subscribe()
     }
 
-    fn apply_entry(&mut self, entry: &Entry) -> io::Result<Answer> {
+    fn apply_entry(&mut self, entry: &Entry, chunk: &mut Chunk) -> io::Result<Answer> {
         let id = entry.log_id;
         let index = id.index;
         let mut answer = Answer { index, applied: Applied::Unchanged, first_answer: false };
@@ -117,6 +119,12 @@ impl StateMachine {
                     self.parts.disk.fail(&reason);
                     io::Error::other(reason)
                 })?;
+                if let Payload::Checkpoint { index: about, state, ledger } = &command.payload {
+                    // What is compared is what was before this entry.
+                    self.finish(chunk)?;
+                    let held = Held { index: about.0, state: *state, ledger: ledger.0 };
+                    self.parts.checkpoints.committed(Committed { at: index, held });
+                }
                 let Answered { index, applied, first_answer } =
                     self.point.state.answer(LogIndex(index), &command);
                 answer = Answer { index: index.0, applied, first_answer };
@@ -135,6 +143,10 @@ impl StateMachine {
         }
         self.parts.ledger.record(&self.parts.owner.cluster_id(), &chunk.entries)?;
         chunk.entries.clear();
+        if let Some(applied) = self.point.applied {
+            let (_, ledger) = self.parts.ledger.head();
+            self.parts.checkpoints.applied(applied.index, &self.point.state, ledger);
+        }
         self.publish.send_replace(Arc::new(self.point.state.clone()));
         for (responder, answer) in chunk.answers.drain(..) {
             responder.send(answer);
@@ -176,7 +188,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let mut result = Ok(());
         while let Some(next) = entries.next().await {
             let applied = next.and_then(|(entry, responder)| {
-                let answer = self.apply_entry(&entry)?;
+                let answer = self.apply_entry(&entry, &mut chunk)?;
                 chunk.answers.extend(responder.map(|responder| (responder, answer)));
                 chunk.entries.push(entry);
                 Ok(())
@@ -185,7 +197,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 result = applied;
                 break;
             }
-            if chunk.entries.len() >= CHUNK_ENTRIES {
+            let last = self.point.applied.map_or(0, |id| id.index);
+            if chunk.entries.len() >= CHUNK_ENTRIES || self.parts.checkpoints.is_due(last) {
                 self.finish(&mut chunk)?;
             }
         }

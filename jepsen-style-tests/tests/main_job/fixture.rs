@@ -26,7 +26,7 @@ impl System {
         Self::prepare_with(ClusterConfig::default()).await
     }
 
-    /// The same, of another size.
+    /// The same with another configuration.
     pub(crate) async fn prepare_with(config: ClusterConfig) -> Self {
         let alone = ALONE.lock().await;
         let cluster = Cluster::prepare(config).await.unwrap();

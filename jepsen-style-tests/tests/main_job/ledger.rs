@@ -99,7 +99,7 @@ async fn an_exported_log_comes_to_the_digests_that_members_had() {
     nothing_secret(&system, leader, &path).await;
 }
 
-async fn ended(system: &mut System, slot: u8) {
+pub(crate) async fn ended(system: &mut System, slot: u8) {
     let deadline = std::time::Instant::now() + DEADLINE;
     while system.cluster.member_mut(slot).unwrap().exit_status().is_none() {
         assert!(std::time::Instant::now() < deadline, "member {slot} does not end");

@@ -10,6 +10,7 @@
 )]
 
 mod bad_input;
+mod checkpoints;
 mod configuration;
 mod docker_faults;
 mod exactly_once;
@@ -22,7 +23,6 @@ mod ledger;
 mod members;
 mod operator;
 mod outage;
-mod restore;
 mod roles;
 mod soak;
 mod start_errors;

@@ -29,6 +29,8 @@ pub const FLAGS: &[&str] = &[
     "access-log",
     "admin",
     "advertise",
+    "checkpoint-entries",
+    "checkpoint-idle",
     "allow-insecure",
     "connections-max",
     "connections-per-client-max",

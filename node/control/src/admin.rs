@@ -98,10 +98,19 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
 
     /// Returns once this member's state may answer a linearizable read.
     async fn barrier(&self) -> Result<(), Status> {
+        self.agrees()?;
         match timeout(BARRIER, self.core.quorum.read_barrier()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(no_leader(&self.view(), &error.to_string())),
             Err(_) => Err(no_leader(&self.view(), "the quorum does not answer")),
+        }
+    }
+
+    /// An error once this member's state is known to differ from the quorum's.
+    fn agrees(&self) -> Result<(), Status> {
+        match self.core.quorum.diverged() {
+            None => Ok(()),
+            Some(reason) => Err(no_leader(&self.view(), &reason)),
         }
     }
 
@@ -208,6 +217,7 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
             }
             self.barrier().await?;
         }
+        self.agrees()?;
         let state = Arc::clone(&self.core.quorum.state().borrow());
         Ok(Response::new(pb::RoutesResponse {
             freshness: Some(self.freshness(&state, request.stale)),
@@ -366,6 +376,7 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
             }
             self.barrier().await?;
         }
+        self.agrees()?;
         let state = Arc::clone(&self.core.quorum.state().borrow());
         let freshness = Some(self.freshness(&state, request.stale));
         let canaries = canary::canaries(&state, request.route)?;

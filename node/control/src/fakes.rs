@@ -37,7 +37,7 @@ use tonic::transport::{Channel, Endpoint, Server};
 
 use crate::observe::{Observation, Observe};
 use crate::ports::{
-    AdminClient, Asked, Fence, LedgerStart, Member, Peers, Proposal, ProposeError, Quorum,
+    AdminClient, Asked, Fence, LedgerStart, Marks, Member, Peers, Proposal, ProposeError, Quorum,
     QuorumView, Slot,
 };
 
@@ -73,6 +73,10 @@ pub(crate) struct FakeQuorum {
     pub(crate) view: watch::Sender<QuorumView>,
     pub(crate) cut_off: AtomicBool,
     pub(crate) silent_ms: AtomicU64,
+    pub(crate) marks: Mutex<Marks>,
+    pub(crate) held: Mutex<Option<pb::HeldResponse>>,
+    pub(crate) diverged: Mutex<Option<String>>,
+    pub(crate) stepped_down: AtomicBool,
     /// When its clock showed one second after 1970.
     began: Instant,
 }
@@ -106,6 +110,10 @@ impl FakeQuorum {
             view: watch::Sender::new(view),
             cut_off: AtomicBool::new(false),
             silent_ms: AtomicU64::new(0),
+            marks: Mutex::default(),
+            held: Mutex::default(),
+            diverged: Mutex::default(),
+            stepped_down: AtomicBool::new(false),
             began: Instant::now(),
         })
     }
@@ -316,6 +324,23 @@ impl Quorum for FakeQuorum {
         })
     }
 
+    fn marks(&self) -> Marks {
+        *self.marks.lock().expect("not poisoned")
+    }
+
+    async fn held(&self, _index: u64) -> Result<pb::HeldResponse, String> {
+        self.held.lock().expect("not poisoned").clone().ok_or_else(|| "not kept".to_owned())
+    }
+
+    fn diverged(&self) -> Option<String> {
+        self.diverged.lock().expect("not poisoned").clone()
+    }
+
+    async fn step_down(&self) {
+        self.stepped_down.store(true, Ordering::Relaxed);
+        self.lead(None);
+    }
+
     fn sign(&self, message: &[u8]) -> Result<pb::ExportSignature, String> {
         let signature = blake3::hash(message).as_bytes().to_vec();
         Ok(pb::ExportSignature { scheme: 1, chain: vec![b"member 1".to_vec()], signature })
@@ -467,6 +492,7 @@ pub(crate) struct FakePeers {
     pub(crate) locals: Mutex<BTreeMap<Slot, pb::LocalResponse>>,
     pub(crate) admins: Mutex<BTreeMap<Slot, Channel>>,
     pub(crate) ledgers: Mutex<BTreeMap<Slot, pb::MemberLedger>>,
+    pub(crate) held: Mutex<BTreeMap<Slot, pb::HeldResponse>>,
     /// Members that never answer.
     pub(crate) silent: Mutex<Vec<Slot>>,
 }
@@ -488,6 +514,11 @@ impl Peers for FakePeers {
     ) -> Result<pb::MemberLedger, String> {
         let ledgers = self.ledgers.lock().expect("not poisoned");
         ledgers.get(&slot).cloned().ok_or_else(|| "connection refused".to_owned())
+    }
+
+    async fn held(&self, slot: Slot, _index: u64) -> Result<pb::HeldResponse, String> {
+        let held = self.held.lock().expect("not poisoned");
+        held.get(&slot).cloned().ok_or_else(|| "not applied yet".to_owned())
     }
 
     fn admin(&self, slot: Slot) -> Result<AdminClient, String> {

@@ -120,6 +120,9 @@ impl<Q: Quorum> pb::feed_server::Feed for Feed<Q> {
         if !self.gate.is_open() {
             return Err(Status::unavailable("this member has not caught up with the quorum yet"));
         }
+        if let Some(reason) = self.quorum.diverged() {
+            return Err(Status::unavailable(reason));
+        }
         let mut inbound = request.into_inner();
         let first = timeout(HELLO, inbound.message()).await.map_err(|_| {
             Status::deadline_exceeded(format!("no hello within {} s", HELLO.as_secs()))
@@ -159,6 +162,9 @@ impl<Q: Quorum> Follower<Q> {
             return None;
         }
         loop {
+            if let Some(reason) = self.quorum.diverged() {
+                return self.end(Status::unavailable(reason));
+            }
             let wake = match self.push() {
                 Next::Push(update) => return Some(Ok(update)),
                 Next::GiveUp(reason) => return self.end(Status::aborted(reason)),

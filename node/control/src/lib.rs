@@ -23,6 +23,7 @@
 //! in no entry.
 
 pub mod admin;
+pub mod checkpoint;
 pub mod feed;
 pub mod fleet;
 pub mod local;

@@ -128,11 +128,36 @@ pub trait Quorum: Send + Sync + 'static {
         recompute: bool,
     ) -> impl Future<Output = Result<pb::MemberLedger, String>> + Send;
 
+    /// Where members can be compared, as this one knows it.
+    fn marks(&self) -> Marks;
+
+    /// What this member held at a marked index, or the newest. The error says why not.
+    fn held(&self, index: u64) -> impl Future<Output = Result<pb::HeldResponse, String>> + Send;
+
+    /// Why this member must serve nobody, once it held something else than a majority.
+    fn diverged(&self) -> Option<String>;
+
+    /// Hands leadership on, if this member has it, and takes none any more.
+    fn step_down(&self) -> impl Future<Output = ()> + Send;
+
     /// Signs with the key of this member's certificate.
     fn sign(&self, message: &[u8]) -> Result<pb::ExportSignature, String>;
 
     /// When this member last heard from the leader, in milliseconds; 0 while it leads.
     fn leader_silent_ms(&self) -> u64;
+}
+
+/// Indexes at which members can be compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// The last applied one.
+    pub newest: u64,
+    /// The newest at which every member keeps what it held.
+    pub newest_mark: Option<u64>,
+    /// What the last checkpoint was about.
+    pub compared: u64,
+    /// The last checkpoint's own index.
+    pub checkpoint: u64,
 }
 
 /// Where rows of the ledger begin.
@@ -183,6 +208,13 @@ pub trait Peers: Send + Sync + 'static {
         index: Option<u64>,
         recompute: bool,
     ) -> impl Future<Output = Result<pb::MemberLedger, String>> + Send;
+
+    /// As [`Quorum::held`], of another member.
+    fn held(
+        &self,
+        slot: Slot,
+        index: u64,
+    ) -> impl Future<Output = Result<pb::HeldResponse, String>> + Send;
 
     /// A client of the admin API of another member, authenticated as this member,
     /// so that a follower answers with the leader's view.

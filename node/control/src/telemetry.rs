@@ -16,6 +16,7 @@
 //! | `snapshot refused` | warn | `name`, `revision`, `reason` |
 //! | `subscriber reported` | info | `name`, `problems`, `more` |
 //! | `command applied` | info | `index`, `actor` |
+//! | `checkpoint without a majority` | error | `index` |
 //!
 //! | metric | kind | labels |
 //! |---|---|---|
@@ -31,6 +32,7 @@
 //! | `dovetail_control_applied_index` | gauge | |
 //! | `dovetail_control_commands_total` | counter | `outcome` |
 //! | `dovetail_control_subscriber_lag_revisions` | gauge | |
+//! | `dovetail_control_checkpoints_without_majority_total` | counter | |
 //! | `dovetail_feed_subscribers` | gauge | |
 //! | `dovetail_feed_pushes_total`, `dovetail_feed_acks_total`, `dovetail_feed_nacks_total` | counter | |
 //! | `dovetail_feed_ack_seconds` | histogram | |
@@ -40,7 +42,7 @@ use std::time::Duration;
 use dovetail_routing::entry::{Applied, LogIndex, Rejection};
 use dovetail_routing::snapshot::{Digest, Revision};
 use metrics::{counter, gauge, histogram};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::fleet::Subscriber;
 use crate::ports::{Fence, ProposeError};
@@ -51,6 +53,15 @@ pub(crate) fn leadership_gained(fence: Fence) {
 
 pub(crate) fn leadership_ended(fence: Fence) {
     info!(term = fence.term, "leadership ended");
+}
+
+pub(crate) fn checkpoint_without_majority(index: u64) {
+    counter!("dovetail_control_checkpoints_without_majority_total").increment(1);
+    error!(index, "checkpoint without a majority");
+}
+
+pub(crate) fn checkpoint_not_written(index: u64, error: &ProposeError) {
+    warn!(index, %error, "proposal failed");
 }
 
 pub(crate) fn observation_seen() {

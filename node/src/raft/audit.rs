@@ -64,3 +64,9 @@ pub(crate) fn check(
     }
     Ok(answer)
 }
+
+/// What this member held at an index.
+pub(crate) fn held(hub: &Hub, index: u64) -> Result<pb::HeldResponse, String> {
+    let held = hub.store.checkpoints().held(index).map_err(|error| error.to_string())?;
+    Ok(pb::HeldResponse { state: held.state.0.to_vec(), ledger: held.ledger.to_vec() })
+}

@@ -115,6 +115,15 @@ impl Peers for OtherMembers {
             .map_err(|status| status.message().to_owned())
     }
 
+    async fn held(&self, slot: Slot, index: u64) -> Result<pb::HeldResponse, String> {
+        let request = pb::HeldRequest { sender: Some(self.hub.sender()), index };
+        RaftClient::new(self.channel(slot)?)
+            .held(request)
+            .await
+            .map(tonic::Response::into_inner)
+            .map_err(|status| status.message().to_owned())
+    }
+
     fn admin(&self, slot: Slot) -> Result<AdminClient, String> {
         Ok(AdminClient::new(self.channel(slot)?))
     }

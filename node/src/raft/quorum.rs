@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use dovetail_control::ports::{
-    Fence, LedgerStart, Member, Proposal, ProposeError, Quorum, QuorumView, Slot,
+    Fence, LedgerStart, Marks, Member, Proposal, ProposeError, Quorum, QuorumView, Slot,
 };
 use dovetail_process::tls::Signed;
 use dovetail_proto::convert;
@@ -199,6 +199,50 @@ impl Quorum for RaftQuorum {
     ) -> Result<pb::MemberLedger, String> {
         let (hub, ledger) = (Arc::clone(&self.hub), self.ledger.clone());
         audit::on_a_thread(move || audit::check(&hub, &ledger, index, recompute)).await
+    }
+
+    fn marks(&self) -> Marks {
+        let checkpoints = self.hub.store.checkpoints();
+        let last = checkpoints.last();
+        Marks {
+            newest: checkpoints.newest().unwrap_or_default(),
+            newest_mark: checkpoints.newest_mark(),
+            compared: last.map_or(0, |last| last.held.index),
+            checkpoint: last.map_or(0, |last| last.at),
+        }
+    }
+
+    async fn held(&self, index: u64) -> Result<pb::HeldResponse, String> {
+        let hub = Arc::clone(&self.hub);
+        audit::on_a_thread(move || audit::held(&hub, index)).await
+    }
+
+    fn diverged(&self) -> Option<String> {
+        let diverged = self.hub.store.checkpoints().diverged();
+        let diverged = diverged.borrow();
+        diverged.as_ref().map(ToString::to_string)
+    }
+
+    async fn step_down(&self) {
+        let Some(raft) = self.hub.raft() else { return };
+        raft.runtime_config().elect(false);
+        let to = {
+            let metrics = raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let own = self.hub.node_id();
+            let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
+            let progress = metrics.replication.iter().flatten();
+            progress
+                .filter(|(id, _)| **id != own && voters.contains(id))
+                .max_by_key(|(_, matched)| **matched)
+                .map(|(id, _)| *id)
+        };
+        // Nothing to hand on for a follower: it has no progress of others.
+        if let Some(to) = to
+            && let Err(error) = raft.trigger().transfer_leader(to).await
+        {
+            tracing::warn!(%error, "leadership not handed on");
+        }
     }
 
     fn sign(&self, message: &[u8]) -> Result<pb::ExportSignature, String> {

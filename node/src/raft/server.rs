@@ -266,4 +266,15 @@ impl RaftService for Server {
         let answer = super::audit::on_a_thread(check).await.map_err(Status::internal)?;
         Ok(Response::new(answer))
     }
+
+    async fn held(
+        &self,
+        request: Request<pb::HeldRequest>,
+    ) -> Result<Response<pb::HeldResponse>, Status> {
+        let peer = grpc::peer(&request)?;
+        self.hub.admit(&peer, request.get_ref().sender.as_ref())?;
+        let (hub, index) = (Arc::clone(&self.hub), request.get_ref().index);
+        let held = super::audit::on_a_thread(move || super::audit::held(&hub, index)).await;
+        Ok(Response::new(held.map_err(Status::failed_precondition)?))
+    }
 }
