@@ -173,7 +173,8 @@ impl Lab {
 
     /// The routes of one service cluster.
     pub(crate) async fn routes(&self, cluster: &str) -> Vec<pb::Route> {
-        let request = pb::RoutesRequest { service_cluster: cluster.to_owned(), stale: false };
+        let request =
+            pb::RoutesRequest { service_cluster: cluster.to_owned(), ..Default::default() };
         let answer = self.admin.clone().routes(request).await;
         answer.expect("the member answers").into_inner().routes
     }

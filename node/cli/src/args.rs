@@ -7,7 +7,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 use dovetail_ledger::Until;
 use dovetail_process::identity::Role;
 
-use crate::verbs::{Canary, ChangeArgs, Config, DRAIN, DrainArgs, Member, UndrainArgs};
+use crate::verbs::{
+    Canary, ChangeArgs, Config, DRAIN, Diff, DrainArgs, Explain, History, Member, Release,
+    Rollback, Routes, UndrainArgs,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,6 +27,8 @@ Examples:
   dovetail log export shop.log                    the log as a file, for an auditor
   dovetail replay shop.log                        what it comes to, without a core
   dovetail drain 10.0.1.3:8080 --for 10m          nobody is sent there for a while
+  dovetail explain GET https://shop.example/app   where a request goes, and why
+  dovetail rollback --to 10m --host shop.example  the routes as they were ten minutes ago
   dovetail demo --once                            the whole system on this machine
 
 Exit codes: 0 done, 1 a check was made and failed, 2 usage, 3 refused,
@@ -103,16 +108,17 @@ pub(crate) enum Verb {
         local: bool,
     },
     /// The routes of one service cluster
-    #[command(after_help = "Examples:\n  dovetail routes\n  \
-        dovetail -o json routes --service-cluster blue | jq '.routes[].host'")]
-    Routes {
-        /// Another than the default service cluster
-        #[arg(long, value_name = "NAME", default_value = "")]
-        service_cluster: String,
-        /// Also without a quorum, however old
-        #[arg(long)]
-        stale: bool,
-    },
+    Routes(Routes),
+    /// Where a request goes, and why
+    Explain(Explain),
+    /// Who changed which routes, and by what
+    History(History),
+    /// What differs between the routes at two times
+    Diff(Diff),
+    /// Gives routes back what they were, until they are released
+    Rollback(Rollback),
+    /// Ends rollbacks: routes are what Swarm says again
+    Release(Release),
     /// What an operator should see: invalid labels, conflicts, what is held
     #[command(after_help = "Example:\n  dovetail -o json problems | jq '.[].reason'")]
     Problems {

@@ -6,10 +6,12 @@ use serde::Serialize;
 mod change;
 mod files;
 mod ledger;
+mod past;
 
 pub(crate) use change::{Canary, Change, Configuration, Drain};
 pub(crate) use files::{Check, Plan};
 pub(crate) use ledger::{Exported, LedgersCompared, LogVerified, Replayed};
+pub(crate) use past::{Diff, Explain, HistoryEntry};
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Status {
@@ -26,6 +28,8 @@ pub(crate) struct Status {
     view: String,
     docker_age_seconds: Option<f64>,
     docker_error: String,
+    /// Routes that a rollback holds.
+    rolled_back: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -80,6 +84,9 @@ struct Route {
     certificate: Option<Certificate>,
     #[serde(skip_serializing_if = "Option::is_none")]
     options: Option<RouteOptions>,
+    /// Only where a rollback holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rollback: Option<past::HeldRoute>,
 }
 
 #[derive(Debug, Serialize)]
@@ -162,6 +169,7 @@ impl From<pb::StatusResponse> for Status {
             view: status.view,
             docker_age_seconds: status.docker_age_seconds,
             docker_error: status.docker_error,
+            rolled_back: status.rolled_back,
         }
     }
 }
@@ -232,6 +240,7 @@ impl From<pb::Route> for Route {
                 ssl_only: options.ssl_only,
                 sticky: options.sticky,
             }),
+            rollback: route.rollback.map(Into::into),
         }
     }
 }

@@ -16,6 +16,7 @@ mod json;
 mod out;
 mod stack;
 mod verbs;
+mod when;
 
 use std::process::ExitCode;
 

@@ -7,13 +7,16 @@ mod check;
 mod completion;
 mod config;
 mod drain;
+mod explain;
 mod export;
+mod history;
 mod log;
 mod member;
 mod pki;
 mod plan;
 mod problems;
 mod replay;
+mod rollback;
 mod routes;
 mod status;
 mod verify;
@@ -22,7 +25,11 @@ pub(crate) use canary::Canary;
 pub(crate) use change::ChangeArgs;
 pub(crate) use config::Config;
 pub(crate) use drain::{DRAIN, DrainArgs, UndrainArgs};
+pub(crate) use explain::Explain;
+pub(crate) use history::{Diff, History};
 pub(crate) use member::Member;
+pub(crate) use rollback::{Release, Rollback};
+pub(crate) use routes::Routes;
 
 use std::process::ExitCode;
 
@@ -45,9 +52,12 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
         Verb::Status { watch: false, local } => status::status(&core()?, &out, local).await,
         Verb::Members => status::members(&core()?, &out).await,
         Verb::Proxies => status::proxies(&core()?, &out).await,
-        Verb::Routes { service_cluster, stale } => {
-            routes::run(&core()?, &out, service_cluster, stale).await
-        }
+        Verb::Routes(verb) => routes::run(&core()?, &out, verb).await,
+        Verb::Explain(verb) => explain::run(&core()?, &out, verb).await,
+        Verb::History(verb) => history::history(&core()?, &out, verb).await,
+        Verb::Diff(verb) => history::diff(&core()?, &out, verb).await,
+        Verb::Rollback(verb) => rollback::rollback(&core()?, &out, verb).await,
+        Verb::Release(verb) => rollback::release(&core()?, &out, verb).await,
         Verb::Problems { stale } => problems::run(&core()?, &out, stale).await,
         Verb::Check { files, strict } => check::run(&out, &files, strict),
         Verb::Plan { files, prune } => plan::run(&core()?, &out, &files, prune).await,

@@ -21,13 +21,16 @@ use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Response, Status};
 
 use crate::observe::Observe;
-use crate::ports::{AdminClient, Peers, ProposeError, Quorum, QuorumView, Slot};
+use crate::ports::{AdminClient, Peers, Quorum, QuorumView, Slot};
 use crate::services::Core;
+use refusal::{is_answer, no_leader, not_written};
 
 pub use audit::FOLLOWERS_MAX;
 pub use command::{ANNOTATION_BYTES_MAX, COMMAND_BYTES_MAX};
 pub use export::EXPORTS_MAX;
+pub use history::HISTORY_MAX;
 pub use log::LIMIT_MAX;
+pub use past::PASTS_MAX;
 
 mod audit;
 mod backup;
@@ -35,11 +38,16 @@ mod canary;
 mod command;
 mod config;
 mod drains;
+mod explain;
 mod export;
+mod history;
 mod log;
 mod members;
+mod past;
 mod plan;
 mod problems;
+mod refusal;
+mod routes;
 mod status;
 mod words;
 
@@ -76,6 +84,7 @@ pub struct Admin<Q, P, D> {
     followers: Arc<Semaphore>,
     /// One change of members at a time.
     members: Semaphore,
+    pasts: Semaphore,
 }
 
 impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
@@ -89,6 +98,7 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
             exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
             followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
             members: Semaphore::new(1),
+            pasts: Semaphore::new(PASTS_MAX),
         }
     }
 
@@ -208,6 +218,10 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
             .service_cluster
             .parse()
             .map_err(|error| Status::invalid_argument(format!("service_cluster: {error}")))?;
+        if request.at > 0 {
+            let answer = self.routes_at(&service_cluster, request.at, request.intent).await?;
+            return Ok(Response::new(answer));
+        }
         // The leader alone can tell that its state is the newest.
         if !request.stale {
             let ask =
@@ -221,7 +235,7 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
         let state = Arc::clone(&self.core.quorum.state().borrow());
         Ok(Response::new(pb::RoutesResponse {
             freshness: Some(self.freshness(&state, request.stale)),
-            ..drains::routes(&state, &state.published(&service_cluster))
+            ..routes::answer(&state, &service_cluster, request.intent)
         }))
     }
 
@@ -406,6 +420,13 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
         self.order(request).await
     }
 
+    async fn rollback(
+        &self,
+        request: Request<pb::RollbackRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        self.order(request).await
+    }
+
     async fn configs(
         &self,
         request: Request<pb::ConfigsRequest>,
@@ -423,6 +444,73 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
         let state = Arc::clone(&self.core.quorum.state().borrow());
         let freshness = Some(self.freshness(&state, request.stale));
         Ok(Response::new(pb::ConfigsResponse { configs: config::configs(&state), freshness }))
+    }
+
+    async fn release(
+        &self,
+        request: Request<pb::ReleaseRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        self.order(request).await
+    }
+
+    async fn index_at(
+        &self,
+        request: Request<pb::IndexAtRequest>,
+    ) -> Result<Response<pb::IndexAtResponse>, Status> {
+        let caller = require(&request, READERS)?.identity;
+        let request = request.into_inner();
+        let ask = |mut client: AdminClient, request| async move { client.index_at(request).await };
+        if let Some(answer) = self.ask_leader(&caller, &request, ask).await {
+            return answer;
+        }
+        let (index, leader_time_ms) = self.last_at(request.time_ms).await?;
+        Ok(Response::new(pb::IndexAtResponse { index, leader_time_ms }))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<pb::ExplainRequest>,
+    ) -> Result<Response<pb::ExplainResponse>, Status> {
+        let caller = require(&request, READERS)?.identity;
+        let request = request.into_inner();
+        let asked = explain::read(&request).map_err(Status::invalid_argument)?;
+        if request.at == 0 {
+            let ask =
+                |mut client: AdminClient, request| async move { client.explain(request).await };
+            if let Some(answer) = self.ask_leader(&caller, &request, ask).await {
+                return answer;
+            }
+        }
+        self.explained(&asked, request.at).await.map(Response::new)
+    }
+
+    async fn diff(
+        &self,
+        request: Request<pb::DiffRequest>,
+    ) -> Result<Response<pb::DiffResponse>, Status> {
+        let caller = require(&request, READERS)?.identity;
+        let mut request = request.into_inner();
+        if request.to == 0 {
+            let ask = |mut client: AdminClient, request| async move { client.diff(request).await };
+            if let Some(answer) = self.ask_leader(&caller, &request, ask).await {
+                return answer;
+            }
+            request.to = self.current_for(0).await?.applied_index().0;
+        }
+        self.difference(request).await.map(Response::new)
+    }
+
+    async fn history(
+        &self,
+        request: Request<pb::HistoryRequest>,
+    ) -> Result<Response<pb::HistoryResponse>, Status> {
+        let caller = require(&request, READERS)?.identity;
+        let request = request.into_inner();
+        let ask = |mut client: AdminClient, request| async move { client.history(request).await };
+        if let Some(answer) = self.ask_leader(&caller, &request, ask).await {
+            return answer;
+        }
+        self.history_page(request).await.map(Response::new)
     }
 
     async fn log(
@@ -476,35 +564,6 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
         require(&request, &[Allow::Operator(Role::Operator)])?;
         Ok(Response::new(self.compare_ledgers(request.get_ref()).await?))
     }
-}
-
-/// Nobody here can answer; the hint says who might.
-fn no_leader(view: &QuorumView, reason: &str) -> Status {
-    let mut status = match view.leader {
-        Some(leader) => Status::unavailable(format!("{reason}; member {leader} leads")),
-        None => Status::unavailable(format!("{reason}; no leader is known")),
-    };
-    let leader = view.leader.filter(|leader| *leader != view.this);
-    let address = view.members.iter().find(|member| Some(member.slot) == leader);
-    if let Some(hint) = address.and_then(|member| MetadataValue::try_from(&member.address).ok()) {
-        status.metadata_mut().insert(LEADER, hint);
-    }
-    status
-}
-
-/// A proposal's failure as an answer.
-fn not_written(view: &QuorumView, error: &ProposeError) -> Status {
-    match error {
-        ProposeError::NotLeader { .. } => no_leader(view, &error.to_string()),
-        ProposeError::Unknown { .. } => Status::deadline_exceeded(error.to_string()),
-        ProposeError::Refused { .. } => Status::failed_precondition(error.to_string()),
-    }
-}
-
-/// Whether an answer came from the other member, and not from the way to it.
-fn is_answer(status: &Status) -> bool {
-    std::error::Error::source(status).is_none()
-        && !matches!(status.code(), Code::Cancelled | Code::Unknown)
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@
 //! * [`find`]: which route answers a request;
 //! * [`intent`]: what routes are without their upstreams;
 //! * [`latency`]: response times as they are counted;
+//! * [`explain`]: why a request goes where it goes;
+//! * [`tell`]: what differs between two forms of a route, in words;
 //! * [`state`]: applying entries, deriving snapshots and problems.
 //!
 //! Not here: protobuf (`proto` converts), Docker's API, storage, time.
@@ -27,6 +29,7 @@ pub mod canary;
 mod codec;
 pub mod command;
 pub mod entry;
+pub mod explain;
 pub mod fact;
 pub mod find;
 pub mod intent;
@@ -36,6 +39,7 @@ pub mod names;
 pub mod problem;
 pub mod snapshot;
 pub mod state;
+pub mod tell;
 
 pub use entry::{Applied, Command, Entry, LogIndex, Payload, Rejection};
 pub use snapshot::{Digest, Revision, Snapshot};

@@ -1,8 +1,9 @@
 //! Answers of the admin API.
 
+use dovetail_routing::intent::RouteIntent;
 use dovetail_routing::problem::Problem;
 use dovetail_routing::snapshot::{
-    Certificate, Published, Route, RouteOptions, RouteService, Sticky, Tls, Upstream,
+    Certificate, Published, Route, RouteKey, RouteOptions, RouteService, Sticky, Tls, Upstream,
     UpstreamProtocol, UpstreamState, UpstreamTls,
 };
 
@@ -38,7 +39,31 @@ impl From<&Route> for pb::Route {
                 Tls::None | Tls::Passthrough => None,
             },
             options: (route.options != RouteOptions::default()).then(|| (&route.options).into()),
+            rollback: None,
         }
+    }
+}
+
+/// Without upstreams; a weight is a share that was ordered, 0 where weights are equal.
+impl From<(&RouteKey, &RouteIntent)> for pb::Route {
+    fn from((key, intent): (&RouteKey, &RouteIntent)) -> Self {
+        let route = Route {
+            host: key.host.clone(),
+            path: key.path.clone(),
+            tls: intent.tls.clone(),
+            options: intent.options.clone(),
+            services: Vec::new(),
+        };
+        let service = |name: &std::sync::Arc<str>| pb::RouteService {
+            name: name.to_string(),
+            weight: intent
+                .shares
+                .iter()
+                .find(|share| share.service == *name)
+                .map_or(0, |share| share.weight.into()),
+            ..pb::RouteService::default()
+        };
+        Self { services: intent.services.iter().map(service).collect(), ..(&route).into() }
     }
 }
 

@@ -9,7 +9,8 @@ use super::actor;
 use crate::core::Core;
 use crate::failure::{Failure, Meaning};
 use crate::json;
-use crate::out::{Out, Tone, time};
+use crate::out::{Out, Tone};
+use crate::when::shown;
 
 /// Rows of one table: a longer log is printed as several, so that it begins at once.
 const ROWS_AT_ONCE: usize = 1_000;
@@ -62,7 +63,7 @@ fn print(out: &Out, entries: Vec<pb::LogEntry>) -> Result<ExitCode, Failure> {
         table.add_row([
             out.cell(entry.index.to_string(), Tone::Plain),
             out.cell(entry.term.to_string(), Tone::Plain),
-            out.cell(time(entry.leader_time_ms), Tone::Plain),
+            out.cell(shown(entry.leader_time_ms), Tone::Plain),
             out.cell(entry.kind, Tone::Plain),
             out.cell(actor(&entry.actor), Tone::Plain),
             out.cell(entry.summary, Tone::Plain),
@@ -78,7 +79,7 @@ pub(super) fn line(entry: &pb::LogEntry) -> String {
     format!(
         "{}  {}  {}  {}  {}{cause}{}",
         entry.index,
-        time(entry.leader_time_ms),
+        shown(entry.leader_time_ms),
         entry.kind,
         actor(&entry.actor),
         entry.summary,

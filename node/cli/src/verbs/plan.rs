@@ -130,7 +130,7 @@ fn print(out: &Out, answer: &pb::PlanResponse) -> Result<ExitCode, Failure> {
 }
 
 /// Who serves a route, and with how many upstreams.
-fn served(route: Option<&pb::Route>) -> String {
+pub(super) fn served(route: Option<&pb::Route>) -> String {
     let Some(route) = route else { return "-".to_owned() };
     let service = |service: &pb::RouteService| {
         let new = service.upstreams.iter().filter(|upstream| upstream.address == "new").count();

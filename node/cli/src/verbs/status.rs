@@ -84,6 +84,12 @@ fn print(out: &Out, answer: pb::StatusResponse) -> Result<ExitCode, Failure> {
         (error, None) => format!("  Docker: {error}"),
     };
     out.line(&printable(&format!("problems {}{docker}", answer.problems)))?;
+    if answer.rolled_back > 0 {
+        out.line(&format!(
+            "{} routes differ from Swarm by rollback: dovetail routes",
+            answer.rolled_back
+        ))?;
+    }
     let mut clusters = out.table(&["SERVICE CLUSTER", "REVISION", "DIGEST"]);
     for cluster in &answer.service_clusters {
         clusters.add_row([

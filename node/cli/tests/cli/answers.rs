@@ -31,7 +31,8 @@ async fn status_as_json_has_the_contracts_shape() {
             r#""revision":41,"digest":"aa","connected":true,"member":1,"nack":"digest differs"},"#,
             r#"{"name":"edge-4","address":"10.0.0.9","service_cluster":"","#,
             r#""revision":40,"digest":"aa","connected":false,"member":0,"nack":""}],"#,
-            r#""problems":2,"view":"leader","docker_age_seconds":0.25,"docker_error":""}"#,
+            r#""problems":2,"view":"leader","docker_age_seconds":0.25,"docker_error":"","#,
+            r#""rolled_back":0}"#,
             "\n"
         )
     );

@@ -6,6 +6,7 @@ use std::process::Output;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::past;
 use dovetail_process::grpc::{self, Allow, TlsIo};
 use dovetail_process::identity::Role;
 use dovetail_process::pki;
@@ -227,6 +228,7 @@ impl Admin for Fake {
             view: if knows && !request.get_ref().local { "leader" } else { "local" }.to_owned(),
             docker_age_seconds: leads.then_some(0.25),
             docker_error: String::new(),
+            rolled_back: 0,
         }))
     }
 
@@ -424,6 +426,14 @@ impl Admin for Fake {
         self.change(request.request_id, format!("{:?}", request.command), request.dry_run).await
     }
 
+    async fn rollback(
+        &self,
+        request: Request<pb::RollbackRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        let request = request.into_inner();
+        self.change(request.request_id, format!("{:?}", request.command), request.dry_run).await
+    }
+
     async fn apply_config(
         &self,
         request: Request<pb::ApplyConfigRequest>,
@@ -452,6 +462,14 @@ impl Admin for Fake {
     async fn pause_canary(
         &self,
         request: Request<pb::PauseCanaryRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        let request = request.into_inner();
+        self.change(request.request_id, format!("{:?}", request.command), request.dry_run).await
+    }
+
+    async fn release(
+        &self,
+        request: Request<pb::ReleaseRequest>,
     ) -> Result<Response<pb::ChangeResponse>, Status> {
         let request = request.into_inner();
         self.change(request.request_id, format!("{:?}", request.command), request.dry_run).await
@@ -510,6 +528,34 @@ impl Admin for Fake {
             }],
         };
         Ok(Response::new(pb::DrainsResponse { drains: vec![drain], freshness: freshness(stale) }))
+    }
+
+    async fn index_at(
+        &self,
+        request: Request<pb::IndexAtRequest>,
+    ) -> Result<Response<pb::IndexAtResponse>, Status> {
+        past::index_at(&request.into_inner())
+    }
+
+    async fn explain(
+        &self,
+        request: Request<pb::ExplainRequest>,
+    ) -> Result<Response<pb::ExplainResponse>, Status> {
+        past::explain(&request.into_inner())
+    }
+
+    async fn diff(
+        &self,
+        request: Request<pb::DiffRequest>,
+    ) -> Result<Response<pb::DiffResponse>, Status> {
+        past::diff(&request.into_inner())
+    }
+
+    async fn history(
+        &self,
+        request: Request<pb::HistoryRequest>,
+    ) -> Result<Response<pb::HistoryResponse>, Status> {
+        past::history(&request.into_inner())
     }
 
     async fn canaries(

@@ -9,3 +9,4 @@ mod exports;
 mod fake;
 mod files;
 mod ledger;
+mod past;

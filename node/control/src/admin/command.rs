@@ -122,6 +122,8 @@ order!(pb::PauseCanaryRequest, pause_canary, PauseCanary, "canary pause", Role::
 order!(pb::ResumeCanaryRequest, resume_canary, ResumeCanary, "canary resume", Role::Operator);
 order!(pb::DrainUpstreamRequest, drain_upstream, DrainUpstream, "drain", Role::Operator);
 order!(pb::UndrainUpstreamRequest, undrain_upstream, UndrainUpstream, "undrain", Role::Operator);
+order!(pb::RollbackRequest, rollback, RollbackRoutes, "rollback", Role::Operator);
+order!(pb::ReleaseRequest, release, ReleaseRollback, "release", Role::Operator);
 order!(@change pb::AbortCanaryRequest, abort_canary, Role::Operator);
 order!(@change pb::AnnotateRequest, annotate, Role::Operator);
 

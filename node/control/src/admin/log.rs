@@ -84,6 +84,11 @@ pub(super) fn entry_of(row: pb::LedgerRow) -> pb::LogEntry {
     shown
 }
 
+/// An entry's kind, and what it says in words.
+pub(super) fn summary(entry: &dovetail_routing::Entry) -> (&'static str, String) {
+    summary_of(pb::Entry::from(entry.clone()).payload)
+}
+
 fn summary_of(payload: Option<Payload>) -> (&'static str, String) {
     match payload {
         Some(Payload::Observed(observed)) => ("observed", observed_in_words(&observed)),
@@ -179,8 +184,15 @@ fn command_in_words(command: Option<Command>) -> String {
         Some(Command::UndrainUpstream(undrain)) => {
             format!("undrain {}", words::target(undrain.target))
         }
-        Some(Command::RollbackRoutes(rollback)) => format!("roll back to {}", rollback.to),
-        Some(Command::ReleaseRollback(_)) => "release the rollback".to_owned(),
+        Some(Command::RollbackRoutes(rollback)) => format!(
+            "roll {} back to {}",
+            scope(&rollback.service_cluster, &rollback.host, &rollback.service),
+            rollback.to
+        ),
+        Some(Command::ReleaseRollback(release)) => format!(
+            "release {} from rollbacks",
+            scope(&release.service_cluster, &release.host, &release.service)
+        ),
         Some(Command::ActivateRules(rules)) => format!("activate rule set {}", rules.rules),
         Some(Command::ChangeMembers(changed)) => members_in_words(&changed),
         None => "a command of a newer build".to_owned(),
@@ -232,6 +244,22 @@ fn shares(shares: &[pb::Share]) -> String {
 }
 
 /// Basis points in per cent, without needless zeros.
+/// Which routes a rollback or a release is for.
+fn scope(service_cluster: &str, host: &str, service: &str) -> String {
+    let mut words = match (host, service) {
+        ("", "") => "all routes".to_owned(),
+        (host, "") => format!("routes of host {}", short(host)),
+        ("", service) => format!("routes of service {}", short(service)),
+        (host, service) => {
+            format!("routes of service {} on host {}", short(service), short(host))
+        }
+    };
+    if !service_cluster.is_empty() {
+        words.push_str(&format!(" in service cluster {}", short(service_cluster)));
+    }
+    words
+}
+
 pub(super) fn percent(weight: u32) -> String {
     let text = format!("{}.{:02}", weight / 100, weight % 100);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()

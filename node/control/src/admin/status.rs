@@ -86,6 +86,7 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
             view: whose.to_owned(),
             docker_age_seconds: None,
             docker_error: String::new(),
+            rolled_back: state.rollbacks().count() as u64,
         }
     }
 }

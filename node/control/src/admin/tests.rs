@@ -12,12 +12,14 @@ use tonic::transport::Channel;
 use super::*;
 use crate::fakes::{Dial, FENCE, FakeDocker, FakePeers, FakeQuorum, Fate, listing, serve};
 use crate::fleet::Fleet;
+use crate::ports::ProposeError;
 use crate::services::services;
 use crate::soft::SoftProblems;
 
 mod commands;
 mod ledger;
 mod moves;
+mod past;
 mod roles;
 
 const VIEWER: &str = "dovetail://operator/vera?role=viewer";
@@ -179,7 +181,8 @@ async fn routes_are_linearizable_unless_asked_for_stale() {
     let stale = pb::CanariesRequest { stale: true, route: None };
     let old = vera.canaries(stale).await.expect("answered").into_inner();
     assert_eq!(old.freshness.map(|freshness| freshness.age_ms), Some(4_321));
-    let bad = pb::RoutesRequest { service_cluster: "a b".to_owned(), stale: true };
+    let bad =
+        pb::RoutesRequest { service_cluster: "a b".to_owned(), stale: true, ..Default::default() };
     assert_eq!(vera.routes(bad).await.expect_err("no name").code(), Code::InvalidArgument);
 }
 

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
+use super::State;
 use crate::entry::LogIndex;
+use crate::explain::ClaimOf;
 use crate::labels::{HostKey, Intent};
 use crate::names::{ServiceCluster, ServiceId};
-use crate::snapshot::RouteKey;
+use crate::snapshot::{Route, RouteKey};
 
 /// One service's claim to one route. Claims compare by age; equal ages by the
 /// service's creation, then its id.
@@ -110,6 +112,19 @@ impl Claims {
         } else {
             self.counts.insert(service_cluster.clone(), routes);
         }
+    }
+}
+
+impl State {
+    /// The claims to a route, the oldest first.
+    pub(crate) fn claims_to(&self, key: &RouteKey, route: &Route) -> Vec<ClaimOf> {
+        let told = |claim: &Claim| ClaimOf {
+            id: claim.service.clone(),
+            name: self.service(&claim.service).map(|one| one.name.clone()).unwrap_or_default(),
+            since: claim.since,
+            in_force: route.services.iter().any(|service| service.id == claim.service),
+        };
+        self.claims.of(key).iter().map(told).collect()
     }
 }
 

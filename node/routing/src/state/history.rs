@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 
 use super::State;
 use super::line::Line;
@@ -16,7 +17,7 @@ use crate::command::Share;
 use crate::entry::LogIndex;
 use crate::intent::{Intents, RouteIntent};
 use crate::names::ServiceCluster;
-use crate::snapshot::RouteKey;
+use crate::snapshot::{Route, RouteKey};
 
 /// Entries that changed intents of one service cluster and can be undone.
 pub const INTENT_CHANGES_MAX: usize = 1_000;
@@ -189,6 +190,31 @@ impl State {
         let undo = &self.clusters.get(&route.service_cluster)?.history.undo;
         let changed = |undo: &Undo| undo.binary_search_by(|(key, _)| key.cmp(route)).is_ok();
         undo.iter().rev().find(|(_, undo)| changed(undo)).map(|(index, _)| *index)
+    }
+
+    /// A route as its service cluster's snapshot has it.
+    pub fn route(&self, key: &RouteKey) -> Option<Route> {
+        Some(self.line(key)?.route(key))
+    }
+
+    /// The routes whose form in a snapshot differs from what it was in an earlier state.
+    ///
+    /// What both states share is not looked at: of one entry's change it costs little.
+    pub fn routes_changed_since(&self, before: &Self) -> Vec<RouteKey> {
+        let none = OrdMap::new();
+        let mut changed = Vec::new();
+        for (name, cluster) in &self.clusters {
+            let old = before.clusters.get(name);
+            if old.is_some_and(|old| old.revision == cluster.revision) {
+                continue;
+            }
+            let old = old.map_or(&none, |old| &old.lines);
+            changed.extend(old.diff(&cluster.lines).map(|item| match item {
+                DiffItem::Add(key, _) | DiffItem::Remove(key, _) => key.clone(),
+                DiffItem::Update { new: (key, _), .. } => key.clone(),
+            }));
+        }
+        changed
     }
 
     /// Notes the intents of routes whose lines were drawn or whose shares were ordered.
