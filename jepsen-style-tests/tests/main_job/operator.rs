@@ -134,7 +134,7 @@ async fn a_canary_that_fails_is_taken_back_and_the_log_says_why() {
     let told: Vec<_> = entries.filter(|entry| entry["kind"] == "command").collect();
     let aborted = told.last().unwrap()["summary"].as_str().unwrap().to_owned();
     println!("{aborted}");
-    for figure in ["abort", "shop.example", "requests", "errors"] {
+    for figure in ["abort", "shop.example", "requests failed", "proxy-1", "proxy-2"] {
         assert!(aborted.contains(figure), "{figure:?} in {aborted:?}");
     }
     system.cluster.start_member(leader).unwrap();
