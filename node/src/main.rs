@@ -7,6 +7,7 @@ mod args;
 mod docker;
 mod offline;
 mod raft;
+mod restore;
 mod shutdown;
 mod upkeep;
 mod wire;

@@ -1,9 +1,11 @@
-//! Verbs over a data folder that no member uses: `log verify`, `log export`, `replay`.
+//! Verbs over a data folder that no member uses: `log verify`, `log export`, `replay`, and
+//! those of [`crate::restore`].
 //!
-//! The folder is locked meanwhile and only read, so that a running member is never
+//! The folder is locked meanwhile, and by the former only read, so that a running member is never
 //! disturbed: it is asked with `dovetail log verify` instead.
 
 use std::fs::OpenOptions;
+use std::future::Future;
 use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,13 +17,16 @@ use dovetail_ledger::verify::collect;
 use dovetail_ledger::{Base, Exporter, Header, Replay, RowsOf, Until};
 use dovetail_process::tls::TlsDir;
 use dovetail_proto::v1 as pb;
+use dovetail_raft_store::offline::{NewQuorum, OfflineError};
 use dovetail_raft_store::{Offline, Rows, open_offline};
 use dovetail_routing::Digest;
 use dovetail_routing::state::State;
 use serde_json::json;
 
+use crate::restore::{self, RecoverArgs, RestoreArgs};
+
 /// What is done offline; the first argument tells it from a member's flags.
-const VERBS: &[&str] = &["log", "replay"];
+const VERBS: &[&str] = &["log", "replay", "restore", "recover"];
 
 /// A member's data folder, without a member.
 #[derive(Debug, Parser)]
@@ -53,6 +58,15 @@ enum Verb {
         #[arg(long, value_name = "REVISION")]
         until: Option<u64>,
     },
+    /// Makes a new quorum of one member out of a backup
+    #[command(after_help = "Example:\n  dovetaild restore today.backup --new-cluster --id 1 \
+        --advertise core-1:8080 --data-dir /data")]
+    Restore(RestoreArgs),
+    /// Makes a new quorum of one member out of what its folder holds; the folder's files
+    /// are set aside within it
+    #[command(after_help = "Example:\n  dovetaild recover --force-new-cluster --id 1 \
+        --advertise core-1:8080 --data-dir /data")]
+    Recover(RecoverArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -98,9 +112,24 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let json = output == Output::Json;
     match verb {
         Verb::Replay { folder, until } => replay(&folder, until, json),
+        Verb::Restore(args) => new_quorum(restore::restore(&args), json),
+        Verb::Recover(args) => new_quorum(restore::recover(&args), json),
         Verb::Log(Log::Verify { folder }) => verify(&folder, json),
         Verb::Log(Log::Export { file, folder, tls_dir }) => export(&file, &folder, tls_dir, json),
     }
+}
+
+/// Makes a new quorum, and says what it holds.
+fn new_quorum(
+    make: impl Future<Output = Result<NewQuorum, OfflineError>>,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let made = tokio::runtime::Builder::new_current_thread().build()?.block_on(make)?;
+    match json {
+        true => print(restore::in_json(&made)),
+        false => print(restore::in_words(&made)),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 #[expect(clippy::print_stdout, reason = "the answer of a command")]

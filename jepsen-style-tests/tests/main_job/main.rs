@@ -23,6 +23,7 @@ mod ledger;
 mod members;
 mod operator;
 mod outage;
+mod restore;
 mod roles;
 mod soak;
 mod start_errors;

@@ -38,18 +38,23 @@ async fn start() -> System {
     system
 }
 
-/// Waits until the two versions have these shares, on all members and proxies.
+/// Waits until the two versions have these shares, and every proxy has them in force.
 async fn weights(system: &System, wanted: [u64; 2]) {
     eventually(DEADLINE, || async {
         let routes = system.cluster.routes().await?;
+        let status = system.cluster.status().await?;
         let route = routes.routes.iter().find(|route| route.host == HOST).ok_or("no route")?;
         let named = |name: &str| route.services.iter().find(|service| service.name == name);
         let weight = |name| named(name).map_or(0, |service| u64::from(service.weight));
         let seen = [weight("shop_v1"), weight("shop_v2")];
-        if seen == wanted { Ok(()) } else { Err(format!("{seen:?}, not {wanted:?}")) }
+        let behind = status.proxies.iter().filter(|proxy| proxy.revision != routes.revision);
+        match (seen == wanted, behind.count()) {
+            (true, 0) => Ok(()),
+            (true, behind) => Err(format!("{behind} proxies are behind")),
+            _ => Err(format!("{seen:?}, not {wanted:?}")),
+        }
     })
     .await;
-    system.cluster.agreement(DEADLINE).await.unwrap();
 }
 
 /// Waits until so many requests were sent.
@@ -112,7 +117,7 @@ async fn a_canary_that_fails_is_taken_back_and_the_log_says_why() {
     let leader = system.cluster.leader(DEADLINE).await.unwrap();
     system.cluster.kill_member(leader);
     println!("the leader was killed in the first step");
-    weights_alone(&system, [6_000, 4_000]).await;
+    weights(&system, [6_000, 4_000]).await;
     let before = load.so_far();
     assert_eq!(before.failed(), 0, "{before}");
 
@@ -120,7 +125,7 @@ async fn a_canary_that_fails_is_taken_back_and_the_log_says_why() {
         system.swarm.set_status(&task, Some(500));
     }
     let broken = Instant::now();
-    weights_alone(&system, [10_000, 0]).await;
+    weights(&system, [10_000, 0]).await;
     let after = broken.elapsed();
     println!("errors were injected, and the canary was aborted after {after:?}");
     // The figures are told every second, and one look more may be under way.
@@ -141,21 +146,59 @@ async fn a_canary_that_fails_is_taken_back_and_the_log_says_why() {
     system.same_digest_everywhere().await;
 }
 
-/// [`weights`] while a member is gone: what the core derives and every proxy has in force.
-async fn weights_alone(system: &System, wanted: [u64; 2]) {
+/// The digest of the routes' intent, and their index.
+async fn intent(system: &System) -> (String, u64) {
+    let shown = ask(system, &["routes", "--intent"]).await;
+    let index = system.cluster.status().await.unwrap().index;
+    (shown["digest"].as_str().unwrap().to_owned(), index)
+}
+
+/// Waits until the intent has this digest, or another one.
+async fn intent_is(system: &System, digest: &str, wanted: bool) {
     eventually(DEADLINE, || async {
-        let routes = system.cluster.routes().await?;
-        let status = system.cluster.status().await?;
-        let route = routes.routes.iter().find(|route| route.host == HOST).ok_or("no route")?;
-        let named = |name: &str| route.services.iter().find(|service| service.name == name);
-        let weight = |name| named(name).map_or(0, |service| u64::from(service.weight));
-        let seen = [weight("shop_v1"), weight("shop_v2")];
-        let behind = status.proxies.iter().filter(|proxy| proxy.revision != routes.revision);
-        match (seen == wanted, behind.count()) {
-            (true, 0) => Ok(()),
-            (true, behind) => Err(format!("{behind} proxies are behind")),
-            _ => Err(format!("{seen:?}, not {wanted:?}")),
-        }
+        let shown = run(system, &["routes", "--intent"]).await;
+        let shown: Value = serde_json::from_str(&shown.stdout).map_err(|_| shown.stderr)?;
+        let same = shown["digest"] == digest;
+        if same == wanted { Ok(()) } else { Err(format!("{shown}")) }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_brings_the_routes_of_before_and_a_release_those_of_swarm() {
+    let mut system = System::start_with_shop(2).await;
+    let load = system.load(HOST);
+    let (before, at) = intent(&system).await;
+    let mut labels = ServiceConfig::published("shop", HOST, 2).labels;
+    labels.insert("com.docker.lb.sticky_session_cookie".to_owned(), "session".to_owned());
+    labels.insert("com.docker.lb.hosts".to_owned(), format!("{HOST},new.example"));
+    system.swarm.relabel("shop", labels).await.unwrap();
+    system.cluster.routed("new.example", DEADLINE).await.unwrap();
+    intent_is(&system, &before, false).await;
+    let (swarms, _) = intent(&system).await;
+
+    let leader = system.cluster.leader(DEADLINE).await.unwrap();
+    let to = at.to_string();
+    let back = ["rollback", "--to", &to, "--host", HOST, "--for", "1h"];
+    let done = ask(&system, &back).await;
+    assert_eq!(done["applied"], "changed", "{done}");
+    system.cluster.kill_member(leader);
+    // The host that came later stays, so it is looked at this one alone.
+    let route = |shown: &Value| {
+        let routes = shown["routes"].as_array().unwrap();
+        routes.iter().find(|route| route["host"] == HOST).unwrap().clone()
+    };
+    let then = ask(&system, &["routes", "--intent", "--at", &to]).await;
+    let now = ask(&system, &["routes", "--intent"]).await;
+    assert_eq!(route(&then)["options"], route(&now)["options"], "{then} {now}");
+    system.cluster.routed("new.example", DEADLINE).await.unwrap();
+    ask(&system, &["release"]).await;
+    intent_is(&system, &swarms, true).await;
+
+    // Of everything: then later routes are all that differs, and here there is none.
+    system.swarm.relabel("shop", ServiceConfig::published("shop", HOST, 2).labels).await.unwrap();
+    intent_is(&system, &before, true).await;
+    unharmed(load, "rolled back and released, the leader killed").await;
+    system.cluster.start_member(leader).unwrap();
+    system.same_digest_everywhere().await;
 }
