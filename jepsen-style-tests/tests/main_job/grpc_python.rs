@@ -20,7 +20,7 @@ fn python(arguments: &[&str]) -> Command {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn grpcio_orders_a_canary_with_what_reflection_tells() {
+async fn grpcio_orders_a_canary_and_a_rollback_with_what_reflection_tells() {
     let probe = run_to_end(python(&["-c", "import grpc, grpc_reflection"]), DEADLINE).await;
     if !probe.is_ok_and(|probe| probe.code == Some(0)) {
         println!("skipped: python3 lacks a module (pip install grpcio grpcio-reflection)");
@@ -39,5 +39,5 @@ async fn grpcio_orders_a_canary_with_what_reflection_tells() {
     print!("{}", done.stdout);
     assert_eq!(done.code, Some(0), "{done:?}");
     let held = done.stdout.lines().filter(|line| line.starts_with("held ")).count();
-    assert_eq!(held, 8, "{}", done.stdout);
+    assert_eq!(held, 12, "{}", done.stdout);
 }

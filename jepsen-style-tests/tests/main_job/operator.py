@@ -1,4 +1,4 @@
-"""Drives a canary with grpcio, and knows of Dovetail only what gRPC reflection tells.
+"""Drives a canary and a rollback with grpcio, and knows of Dovetail only what gRPC reflection tells.
 
 Arguments: the folder of an operator's certificate, a member's HOST:PORT, a published host,
 and the two services on it. Prints a line for each thing that held.
@@ -91,3 +91,26 @@ assert in_force() == {old: 0, new: 10_000}, in_force()
 call("ClearCanary", request_id="py-5", command={"route": {"host": host}})
 assert in_force() == {old: 5_000, new: 5_000}, in_force()
 print("held promoted, and cleared again")
+
+
+def rolled_back():
+    route = next(route for route in call("Routes").routes if route.host == host)
+    return route.HasField("rollback")
+
+
+before = call("Status").index
+call("SetCanary", request_id="py-6", command=shares(9_000, 1_000))
+refused(
+    "Rollback",
+    precondition,
+    "future",
+    request_id="py-7",
+    command={"to": before + 1_000_000, "host": host},
+)
+call("Rollback", request_id="py-8", command={"to": before, "host": host})
+assert in_force() == {old: 5_000, new: 5_000} and rolled_back(), call("Routes")
+print("held rolled back to the shares of before")
+refused("SetCanary", precondition, "release first", request_id="py-9", command=shares(1_000, 9_000))
+call("Release", request_id="py-10", command={})
+assert not rolled_back(), call("Routes")
+print("held released")
