@@ -211,6 +211,9 @@ pub(crate) enum Verb {
         /// Under this rule set
         #[arg(long, value_name = "V")]
         rules: Option<u32>,
+        /// Where a request would have gone then, and why
+        #[arg(long, num_args = 2, value_names = ["METHOD", "URL"])]
+        explain: Option<Vec<String>>,
     },
     /// Prints a script that completes verbs and options in a shell
     #[command(after_help = "Examples:\n  dovetail completion bash > \

@@ -88,8 +88,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
             let patient = Options { timeout: options.timeout.max(verify::RECOMPUTE), ..options };
             verify::core(&Core::new(&patient)?, &out).await
         }
-        Verb::Replay { file, until, rules } => {
-            replay::run(&out, &file, until.unwrap_or_default(), rules).await
+        Verb::Replay { file, until, rules, explain } => {
+            let request = explain.as_deref().and_then(<[String]>::as_array);
+            replay::run(&out, &file, until.unwrap_or_default(), rules, request).await
         }
     }
 }

@@ -473,7 +473,7 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
     ) -> Result<Response<pb::ExplainResponse>, Status> {
         let caller = require(&request, READERS)?.identity;
         let request = request.into_inner();
-        let asked = explain::read(&request).map_err(Status::invalid_argument)?;
+        let asked = dovetail_ledger::explain::read(&request).map_err(Status::invalid_argument)?;
         if request.at == 0 {
             let ask =
                 |mut client: AdminClient, request| async move { client.explain(request).await };

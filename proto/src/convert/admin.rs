@@ -6,6 +6,7 @@ use dovetail_routing::snapshot::{
     Certificate, Published, Route, RouteKey, RouteOptions, RouteService, Sticky, Tls, Upstream,
     UpstreamProtocol, UpstreamState, UpstreamTls,
 };
+use dovetail_routing::state::Held;
 
 use crate::v1 as pb;
 
@@ -18,6 +19,18 @@ impl From<&Published> for pb::RoutesResponse {
             routes: published.snapshot.routes.iter().map(Into::into).collect(),
             // Only who answers knows.
             freshness: None,
+        }
+    }
+}
+
+impl From<&Held> for pb::HeldRoute {
+    fn from(held: &Held) -> Self {
+        Self {
+            index: held.order.index.0,
+            actor: held.order.actor.to_string(),
+            to: held.order.to.0,
+            until_ms: held.order.until_ms,
+            changes: held.changes,
         }
     }
 }

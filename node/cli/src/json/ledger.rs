@@ -145,6 +145,9 @@ pub(crate) struct Replayed {
     /// BLAKE3 of the whole state, as checkpoints name it.
     state: String,
     divergence: Option<Divergence>,
+    /// If it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explain: Option<super::Explain>,
 }
 
 #[derive(Debug, Serialize)]
@@ -158,7 +161,12 @@ struct Divergence {
 }
 
 impl Replayed {
-    pub(crate) fn new(replay: &Replay, state: &State) -> Self {
+    pub(crate) fn new(
+        replay: &Replay,
+        state: &State,
+        explained: Option<pb::ExplainResponse>,
+    ) -> Self {
+        let explain = explained.map(Into::into);
         let service_clusters = state.service_clusters();
         Self {
             index: replay.index(),
@@ -184,6 +192,7 @@ impl Replayed {
                 expected: divergence.expected.clone(),
                 found: divergence.found.clone(),
             }),
+            explain,
         }
     }
 

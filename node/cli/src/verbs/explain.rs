@@ -57,10 +57,18 @@ pub(crate) async fn run(core: &Core, out: &Out, verb: Explain) -> Result<ExitCod
     if out.is_json() {
         return out.json(&json::Explain::from(answer));
     }
+    print(out, &verb.method, &verb.url, &answer)
+}
+
+/// The answer for people.
+pub(super) fn print(
+    out: &Out,
+    method: &str,
+    url: &str,
+    answer: &pb::ExplainResponse,
+) -> Result<ExitCode, Failure> {
     out.line(&printable(&format!(
-        "{} {}  as of index {} ({}), revision {}",
-        verb.method,
-        verb.url,
+        "{method} {url}  as of index {} ({}), revision {}",
         answer.index,
         shown(answer.leader_time_ms),
         answer.revision
@@ -120,9 +128,12 @@ fn services(out: &Out, route: &pb::Route, claims: &[pb::RouteClaim]) -> Result<(
 fn chain(out: &Out, links: &[pb::ChainLink]) -> Result<ExitCode, Failure> {
     let mut table = out.table(&["INDEX", "TIME", "ACTOR", "WHAT"]);
     for link in links {
+        // A replay names entries by their index alone.
+        let known = (link.leader_time_ms > 0).then_some(link.leader_time_ms);
+        let time = known.map(shown).unwrap_or_default();
         table.add_row([
             out.cell(link.index.to_string(), Tone::Plain),
-            out.cell(shown(link.leader_time_ms), Tone::Plain),
+            out.cell(time, Tone::Plain),
             out.cell(actor(&link.actor), Tone::Plain),
             out.cell(&link.what, Tone::Plain),
         ]);

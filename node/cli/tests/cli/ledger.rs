@@ -41,6 +41,16 @@ async fn an_export_is_checked_and_replayed_without_a_core() {
     assert_eq!((replayed["index"].as_u64(), replayed["checkpoints"].as_u64()), (Some(2), Some(1)));
     assert_eq!(replayed["divergence"], serde_json::Value::Null);
     assert_eq!(replayed["service_clusters"][0]["name"], "");
+    let asked = ["--explain", "GET", "http://nowhere.example/"];
+    let explained = ran(bare().args(["-o", "json", "replay", file]).args(asked)).await;
+    assert_eq!(explained.code, 0, "{explained:?}");
+    assert_eq!(json(&explained)["explain"]["rule"], "unknown host");
+    let explained = ran(bare().args(["replay", file]).args(asked)).await;
+    assert!(explained.stdout.contains("there is no default backend: 503"), "{explained:?}");
+    let asked = ["--explain", "GET", "nowhere.example"];
+    let refused = ran(bare().args(["replay", file]).args(asked)).await;
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.stderr.contains("must begin with http://"), "{refused:?}");
     let until = ran(bare().args(["-o", "json", "replay", file, "--until", "0"])).await;
     assert_eq!(json(&until)["index"], 0);
 

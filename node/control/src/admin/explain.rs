@@ -1,86 +1,25 @@
 //! `explain`: where a request goes, in steps, and the entries that made it so.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
+use dovetail_ledger::explain::{Asked, explain, links};
 use dovetail_proto::convert::decode_entry;
 use dovetail_proto::v1 as pb;
-use dovetail_routing::explain::{Explanation, Rule};
+use dovetail_routing::explain::Explanation;
 use dovetail_routing::fact::Change;
-use dovetail_routing::names::ServiceCluster;
-use dovetail_routing::snapshot::{Route, Sticky, Tls, UpstreamState};
+use dovetail_routing::snapshot::Route;
 use dovetail_routing::state::State;
 use dovetail_routing::{LogIndex, Payload};
 use tonic::Status;
 
-use super::{Admin, log, routes};
+use super::{Admin, log};
 use crate::observe::Observe;
 use crate::ports::{Peers, Quorum};
 
-/// Bytes of a URL or a header.
-const TEXT_BYTES_MAX: usize = 8 * 1_024;
-/// Headers of a request.
-const HEADERS_MAX: usize = 100;
 /// Rows before the explained index in which objects of the route are looked for.
 const LOOKED_BACK: u64 = 4_096;
 /// Links of the chain.
 const LINKS_MAX: usize = 50;
-
-/// A request as it is asked about.
-#[derive(Debug)]
-pub(super) struct Asked {
-    https: bool,
-    host: String,
-    path: String,
-    headers: Vec<(String, String)>,
-    client: Option<IpAddr>,
-    service_cluster: ServiceCluster,
-}
-
-/// Reads what is to be explained, or says what is wrong with it.
-pub(super) fn read(request: &pb::ExplainRequest) -> Result<Asked, String> {
-    if request.url.len() > TEXT_BYTES_MAX {
-        return Err(format!("url: {} bytes, at most {TEXT_BYTES_MAX}", request.url.len()));
-    }
-    if request.headers.len() > HEADERS_MAX {
-        return Err(format!("{} headers, at most {HEADERS_MAX}", request.headers.len()));
-    }
-    let url: http::Uri = request
-        .url
-        .parse()
-        .map_err(|error| format!("url {:?}: {error}: write it as http://HOST/PATH", request.url))?;
-    let https = match url.scheme_str() {
-        Some("http") => false,
-        Some("https") => true,
-        _ => return Err(format!("url {:?}: must begin with http:// or https://", request.url)),
-    };
-    let mut headers = Vec::new();
-    for header in &request.headers {
-        let pair = header.split_once(':').filter(|(name, _)| !name.trim().is_empty());
-        let (name, value) =
-            pair.ok_or_else(|| format!("header {header:?}: write it as NAME: VALUE"))?;
-        headers.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
-    }
-    let named = headers.iter().find(|(name, _)| name == "host").map(|(_, value)| value.as_str());
-    let authority = named.or(url.authority().map(http::uri::Authority::as_str));
-    let authority = authority.unwrap_or_default();
-    let parsed: http::uri::Authority =
-        authority.parse().map_err(|error| format!("host {authority:?}: {error}"))?;
-    let client = match request.client.as_str() {
-        "" => None,
-        client => Some(client.parse().map_err(|_| format!("client {client:?}: is no address"))?),
-    };
-    let service_cluster =
-        request.service_cluster.parse().map_err(|error| format!("service_cluster: {error}"))?;
-    Ok(Asked {
-        https,
-        host: parsed.host().to_ascii_lowercase(),
-        path: url.path().to_owned(),
-        headers,
-        client,
-        service_cluster,
-    })
-}
 
 impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
     /// Explains a request by the state after `at`; 0 is now.
@@ -90,29 +29,9 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
         at: u64,
     ) -> Result<pb::ExplainResponse, Status> {
         let state = self.state_at(at).await?;
-        let explanation = state.explain(&asked.service_cluster, &asked.host, &asked.path);
+        let (answer, explanation) = explain(&state, asked);
         let chain = self.chain(&state, &explanation).await?;
-        let route = explanation.route.as_ref();
-        Ok(pb::ExplainResponse {
-            index: state.applied_index().0,
-            leader_time_ms: state.leader_time_ms(),
-            revision: explanation.revision.0,
-            host: asked.host.clone(),
-            path: asked.path.clone(),
-            rule: match explanation.rule {
-                Rule::Host => "host",
-                Rule::Wildcard => "wildcard",
-                Rule::Default => "default",
-                Rule::UnknownPath => "unknown path",
-                Rule::UnknownHost => "unknown host",
-            }
-            .to_owned(),
-            steps: steps(&state, asked, &explanation),
-            route: route.map(|(key, route)| routes::shown(&state, key, route)),
-            claims: explanation.claims.iter().map(claim).collect(),
-            problems: explanation.problems.iter().map(Into::into).collect(),
-            chain,
-        })
+        Ok(pb::ExplainResponse { chain, ..answer })
     }
 
     /// The entries that made a route what it is, newest first.
@@ -122,30 +41,9 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
         explanation: &Explanation,
     ) -> Result<Vec<pb::ChainLink>, Status> {
         let Some((_, route)) = &explanation.route else { return Ok(Vec::new()) };
-        let mut links: BTreeMap<u64, Vec<String>> = BTreeMap::new();
-        let mut link = |index: LogIndex, what: String| {
-            links.entry(index.0).or_default().push(what);
-        };
-        link(LogIndex(explanation.revision.0), "the snapshot last changed".to_owned());
-        for claim in &explanation.claims {
-            link(claim.since, format!("the claim of {} began", claim.name));
-        }
-        if let Some(index) = explanation.intent_changed_at {
-            link(index, "what the route is, but for upstreams, last changed".to_owned());
-        }
-        if let Some(shares) = &explanation.shares {
-            link(shares.index, "its shares were ordered".to_owned());
-        }
-        for drain in &explanation.drains {
-            link(drain.index, format!("{} was drained", drain.target));
-        }
-        if let Some(held) = &explanation.held {
-            let what = format!("it was rolled back to what it was after index {}", held.order.to);
-            link(held.order.index, what);
-            link(held.order.to, "the rollback gives back what it was after this".to_owned());
-        }
+        let mut links = links(explanation);
         for (index, what) in self.last_shown(state.applied_index(), route).await? {
-            link(index, what);
+            links.entry(index.0).or_default().push(what);
         }
         let mut chain = Vec::new();
         for (index, what) in links.into_iter().rev().take(LINKS_MAX) {
@@ -209,131 +107,5 @@ fn concerns(route: &Route, change: &Change) -> Option<String> {
             is_on.then(|| format!("task {} was last shown", task.id))
         }
         _ => None,
-    }
-}
-
-fn claim(claim: &dovetail_routing::explain::ClaimOf) -> pb::RouteClaim {
-    pb::RouteClaim {
-        service: claim.name.to_string(),
-        since_index: claim.since.0,
-        in_force: claim.in_force,
-    }
-}
-
-/// What becomes of the request, in words.
-fn steps(state: &State, asked: &Asked, explanation: &Explanation) -> Vec<String> {
-    let host = &asked.host;
-    let mut steps = Vec::new();
-    let Some((key, route)) = &explanation.route else {
-        steps.push(match explanation.rule {
-            Rule::UnknownPath => format!(
-                "host {host} has {} routes, and none of their context roots covers {}: 404",
-                explanation.paths_of_host, asked.path
-            ),
-            _ => format!("host {host} has no route, and there is no default backend: 503"),
-        });
-        return steps;
-    };
-    steps.push(match explanation.rule {
-        Rule::Wildcard => format!("host {host} is covered by {}, the longest wildcard", key.host),
-        Rule::Default => format!("host {host} has no route: the default backend answers"),
-        _ => format!("host {host} is published by this name"),
-    });
-    steps.push(format!(
-        "context root {} covers {}; it is the longest that does, of {} of the host",
-        key.path, asked.path, explanation.paths_of_host
-    ));
-    if let Some(held) = &explanation.held {
-        steps.push(format!(
-            "differs from Swarm by rollback at index {} (to index {}, by {}); {} changes of \
-             Swarm's are not in force",
-            held.order.index, held.order.to, held.order.actor, held.changes
-        ));
-    }
-    transport(asked, route, &mut steps);
-    if route.options.rewrite {
-        steps.push(format!("the context root {} is taken off the path", key.path));
-    }
-    client(state, asked, route, &mut steps);
-    if let Some(shares) = &explanation.shares {
-        steps.push(format!("shares were ordered by {} at index {}", shares.actor, shares.index));
-    } else {
-        steps.push("weights are equal over all upstreams".to_owned());
-    }
-    for drain in &explanation.drains {
-        steps.push(format!(
-            "{} was drained by {} at index {}: nobody is sent there",
-            drain.target, drain.actor, drain.index
-        ));
-    }
-    let upstreams = || route.services.iter().flat_map(|service| &service.upstreams);
-    let active = upstreams().filter(|one| one.state == UpstreamState::Active).count();
-    let draining = upstreams().count() - active;
-    steps.push(match (active, draining) {
-        (0, 0) => "no upstream runs: 503 with Retry-After".to_owned(),
-        (0, _) => format!("no upstream is active: one of {draining} draining ones takes it"),
-        (1, _) => "one active upstream takes it".to_owned(),
-        _ => format!("one of {active} active upstreams takes it, by their services' shares"),
-    });
-    steps
-}
-
-/// TLS and redirects.
-fn transport(asked: &Asked, route: &Route, steps: &mut Vec<String>) {
-    match (&route.tls, asked.https) {
-        (Tls::Passthrough, true) => {
-            steps.push("its TLS stream is passed through: only the service decrypts".to_owned());
-        }
-        (Tls::Passthrough, false) => {
-            steps.push("the host is passed through; over plain HTTP it is not known".to_owned());
-        }
-        (Tls::Terminate(certificate), true) => {
-            steps.push(format!("TLS ends at the proxy, with certificate {}", certificate.cert));
-            if let Some(authority) = &certificate.client_ca {
-                steps.push(format!("the client shows a certificate that {authority} signed"));
-            }
-        }
-        (Tls::None | Tls::Terminate(_), _) => {}
-    }
-    if let Some(redirect) = &route.options.redirect {
-        steps.push(format!("it is redirected (302) to {redirect}, unless it came there already"));
-    }
-    if route.options.ssl_only && !asked.https {
-        steps.push("plain HTTP is redirected to HTTPS".to_owned());
-    }
-}
-
-/// What the client's address and cookies decide.
-fn client(state: &State, asked: &Asked, route: &Route, steps: &mut Vec<String>) {
-    let header = |name: &str| {
-        let mut own = asked.headers.iter().filter(|(other, _)| other == name);
-        own.next().map(|(_, value)| value.as_str())
-    };
-    if let Some(client) = asked.client {
-        let options = &state.snapshot(&asked.service_cluster).options;
-        let is_trusted = options.trusted_proxies.iter().any(|subnet| subnet.contains(client));
-        if is_trusted {
-            steps.push(format!("{client} is a trusted proxy: its X-Forwarded-For is believed"));
-        } else if header("x-forwarded-for").is_some() {
-            steps.push(format!("{client} is no trusted proxy: its X-Forwarded-For is replaced"));
-        }
-    }
-    match &route.options.sticky {
-        Sticky::None => {}
-        Sticky::ClientIp => {
-            steps.push("users are kept on one upstream by their address".to_owned());
-        }
-        Sticky::Cookie(name) => {
-            let cookies = header("cookie").unwrap_or_default().split(';');
-            let named = |cookie: &str| {
-                cookie.trim().split_once('=').is_some_and(|(given, _)| given == name.as_str())
-            };
-            let name = name.as_str();
-            steps.push(if cookies.into_iter().any(named) {
-                format!("its cookie {name} keeps it on one upstream")
-            } else {
-                format!("it has no cookie {name}, which would keep it on one upstream")
-            });
-        }
     }
 }

@@ -6,8 +6,8 @@ use dovetail_proto::v1 as pb;
 use dovetail_routing::LogIndex;
 use dovetail_routing::intent::Intents;
 use dovetail_routing::names::ServiceCluster;
-use dovetail_routing::snapshot::{Route, RouteKey};
-use dovetail_routing::state::{Held, State};
+use dovetail_routing::snapshot::RouteKey;
+use dovetail_routing::state::State;
 use tonic::Status;
 
 use super::{Admin, drains, plan};
@@ -75,25 +75,10 @@ pub(super) fn answer(
                 host: route.host.clone(),
                 path: route.path.clone(),
             };
-            shown.rollback = state.rollback(&key).map(held);
+            shown.rollback = state.rollback(&key).map(Into::into);
         }
     }
     response
-}
-
-/// A route, and whether a rollback holds it.
-pub(super) fn shown(state: &State, key: &RouteKey, route: &Route) -> pb::Route {
-    pb::Route { rollback: state.rollback(key).map(held), ..route.into() }
-}
-
-fn held(held: &Held) -> pb::HeldRoute {
-    pb::HeldRoute {
-        index: held.order.index.0,
-        actor: held.order.actor.to_string(),
-        to: held.order.to.0,
-        until_ms: held.order.until_ms,
-        changes: held.changes,
-    }
 }
 
 fn intended(intents: &Intents) -> pb::RoutesResponse {
