@@ -5,7 +5,7 @@ mod store_support;
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,6 +76,7 @@ struct Member {
     handle: StoreHandle,
     ledger: dovetail_raft_store::Ledger,
     owner: dovetail_raft_store::OwnerHandle,
+    dir: PathBuf,
 }
 
 async fn start(dir: &Path) -> Member {
@@ -100,6 +101,7 @@ async fn start(dir: &Path) -> Member {
         handle: store.handle,
         ledger: store.ledger,
         owner: store.owner,
+        dir: dir.to_owned(),
     }
 }
 
@@ -113,6 +115,15 @@ impl Member {
     async fn end(self) -> Arc<State> {
         let state = Arc::clone(&self.state.borrow());
         self.raft.shutdown().await.unwrap();
+        let lock = self.dir.join("lock");
+        drop(self);
+        // Raft's own tasks may hold parts of the store for a moment longer.
+        let freed = tokio::time::timeout(Duration::from_secs(20), async {
+            while std::fs::File::open(&lock).unwrap().try_lock().is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        freed.await.expect("the folder is free");
         state
     }
 

@@ -1,6 +1,8 @@
 //! The admin API over connections in memory.
 
 use std::sync::atomic::Ordering;
+use tonic::Code;
+use tonic::metadata::MetadataValue;
 
 use dovetail_process::drain::Drain;
 use dovetail_routing::Payload;
