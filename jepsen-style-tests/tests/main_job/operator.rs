@@ -202,3 +202,50 @@ async fn a_rollback_brings_the_routes_of_before_and_a_release_those_of_swarm() {
     system.cluster.start_member(leader).unwrap();
     system.same_digest_everywhere().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_makes_no_sense_is_refused_and_says_what_to_do() {
+    let system = start().await;
+    let status = system.cluster.status().await.unwrap();
+    let routes = system.cluster.routes().await.unwrap();
+    let set = |shares: [&'static str; 2]| {
+        let shares = shares.into_iter().flat_map(|share| ["--service", share]);
+        ["canary", "set", "--host", HOST].into_iter().chain(shares).collect::<Vec<_>>()
+    };
+    let steps = |steps: &'static str| {
+        let plan = ["--from", "shop_v1", "--to", "shop_v2", "--interval", "1m", "--steps", steps];
+        ["canary", "start", "--host", HOST].into_iter().chain(plan).collect::<Vec<_>>()
+    };
+    let long = "x".repeat(5_000);
+    let future = (status.index + 1_000).to_string();
+    for (verb, said) in [
+        (set(["shop_v1=9000", "shop_v2=2000"]), "they must sum to 10000"),
+        (set(["shop_v1=9000", "shop_v3=1000"]), "on it are shop_v1, shop_v2"),
+        (vec!["canary", "promote", "--host", "no.example", "--service", "shop_v1"], "no route"),
+        (steps("500,500,10000"), "the steps must rise"),
+        (vec!["canary", "pause", "--host", HOST], "no canary was started"),
+        (vec!["canary", "clear", "--host", HOST], "nothing to clear"),
+        (vec!["rollback", "--to", &future], "is in the future"),
+        (vec!["drain", "192.0.2.1:80"], "192.0.2.1:80"),
+        (vec!["undrain", "--service", "shop_v1"], "shop_v1"),
+        (vec!["release"], "nothing to release"),
+        (vec!["annotate", &long], "at most 4096"),
+        (vec!["member", "promote", "9"], "9"),
+    ] {
+        let done = run(&system, &verb).await;
+        println!("{}: {}", verb[0], done.stderr.trim());
+        assert_eq!(done.code, Some(3), "{verb:?}: {done:?}");
+        assert!(done.stderr.contains(said), "{said:?} in {:?}", done.stderr);
+    }
+    // One of a route's services, and then the other: that would leave it without an upstream.
+    ask(&system, &["drain", "--service", "shop_v1"]).await;
+    let last = run(&system, &["drain", "--service", "shop_v2"]).await;
+    assert_eq!(last.code, Some(3), "{last:?}");
+    assert!(
+        last.stderr.contains("shop.example") && last.stderr.contains("or force it"),
+        "{last:?}"
+    );
+    ask(&system, &["undrain", "--service", "shop_v1"]).await;
+    let after = system.cluster.routes().await.unwrap();
+    assert_eq!(after.routes, routes.routes, "nothing of this changed a route");
+}
