@@ -21,6 +21,8 @@ use tokio::task::{JoinHandle, JoinSet};
 
 pub use report::{Failure, Report};
 
+use crate::{NotReached, reached};
+
 /// Requests in flight above which the generator, not the system, is the bottleneck.
 const IN_FLIGHT_MAX: usize = 4_096;
 
@@ -85,6 +87,15 @@ impl Load {
     /// What was seen until now.
     pub fn so_far(&self) -> Report {
         lock(&self.shared.report).clone()
+    }
+
+    /// Waits until so many requests were sent.
+    pub async fn until_sent(&self, requests: u64, deadline: Duration) -> Result<(), NotReached> {
+        reached(deadline, || async {
+            let sent = self.so_far().sent();
+            if sent >= requests { Ok(()) } else { Err(format!("{sent} of {requests} requests")) }
+        })
+        .await
     }
 
     /// Sends no more, waits for the answers that are due, and reports.

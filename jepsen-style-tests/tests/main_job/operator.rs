@@ -13,6 +13,8 @@ use serde_json::Value;
 use crate::fixture::{DEADLINE, System, unharmed};
 
 const HOST: &str = "shop.example";
+/// How long 20,000 requests may take.
+const LOAD_DEADLINE: Duration = Duration::from_secs(120);
 /// How often the plan of a canary looks.
 const INTERVAL: Duration = Duration::from_secs(2);
 
@@ -57,15 +59,6 @@ async fn weights(system: &System, wanted: [u64; 2]) {
     .await;
 }
 
-/// Waits until so many requests were sent.
-async fn sent(load: &Load, requests: u64) {
-    eventually(Duration::from_secs(120), || async {
-        let so_far = load.so_far().sent();
-        if so_far >= requests { Ok(()) } else { Err(format!("{so_far} requests")) }
-    })
-    .await;
-}
-
 /// How many answers came from tasks of a service.
 fn answers_of(system: &System, report: &Report, service: &str) -> u64 {
     let tasks = system.swarm.tasks(service);
@@ -82,10 +75,10 @@ async fn a_tenth_of_the_requests_is_a_tenth() {
     let proxies = system.cluster.proxy_addrs();
     let load =
         Load::start(LoadConfig { requests_per_second: 1_000, ..LoadConfig::of(HOST, proxies) });
-    sent(&load, 8_000).await;
+    load.until_sent(8_000, LOAD_DEADLINE).await.unwrap();
     let leader = system.cluster.leader(DEADLINE).await.unwrap();
     system.cluster.kill_member(leader);
-    sent(&load, 20_000).await;
+    load.until_sent(20_000, LOAD_DEADLINE).await.unwrap();
     let report = unharmed(load, "a canary of 10 %, the leader killed").await;
     let [v1, v2] = ["shop_v1", "shop_v2"].map(|name| answers_of(&system, &report, name));
     println!("{v2} of {} requests by the canary", v1 + v2);

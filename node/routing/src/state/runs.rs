@@ -87,6 +87,14 @@ impl Run {
         is_running.then(|| self.since_ms.saturating_add(self.plan.interval_ms))
     }
 
+    /// Refuses what `rule` says unless the run is in this state.
+    fn check_is(&self, state: RunState, route: &RouteKey, rule: &str) -> Result<(), Rejection> {
+        if self.state == state {
+            return Ok(());
+        }
+        Err(refused(format!("the canary on {route} is {}: {rule}", self.state.as_str())))
+    }
+
     /// Whether it could have come about; decoded runs may be anything.
     fn is_sound(&self) -> bool {
         self.plan.check().is_ok()
@@ -153,12 +161,8 @@ impl State {
         route: &RouteKey,
     ) -> Result<Applied, Rejection> {
         let run = self.run(route)?;
-        if run.state != RunState::Running {
-            return Err(refused(format!(
-                "the canary on {route} is {}: only one that runs can be paused",
-                run.state.as_str()
-            )));
-        }
+        let rule = "only one that runs can be paused";
+        run.check_is(RunState::Running, route, rule)?;
         Ok(self.change_run(index, actor, route, |run| run.state = RunState::Paused))
     }
 
@@ -169,12 +173,8 @@ impl State {
         route: &RouteKey,
     ) -> Result<Applied, Rejection> {
         let run = self.run(route)?;
-        if run.state != RunState::Paused {
-            return Err(refused(format!(
-                "the canary on {route} is {}: only one that is paused can be resumed",
-                run.state.as_str()
-            )));
-        }
+        let rule = "only one that is paused can be resumed";
+        run.check_is(RunState::Paused, route, rule)?;
         Ok(self.change_run(index, actor, route, |run| run.state = RunState::Running))
     }
 
@@ -274,12 +274,7 @@ impl State {
                 limit: EVIDENCE_PROXIES_MAX as u64,
             });
         }
-        if run.state != RunState::Running {
-            return Err(refused(format!(
-                "the canary on {route} is {}: nothing is judged",
-                run.state.as_str()
-            )));
-        }
+        run.check_is(RunState::Running, route, "nothing is judged")?;
         if (evidence.run, evidence.step) != (run.index, run.step) {
             return Err(refused(format!(
                 "the figures are of step {} of the canary that began at {}: step {} of the one \
