@@ -1,7 +1,6 @@
 //! The one RocksDB of a member: options, column families, keys, and what happens when it fails.
 
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +9,8 @@ use rocksdb::{
     ReadOptions, WriteBatch,
 };
 use tokio::sync::watch;
+
+use crate::files::Lock;
 
 /// The log: big-endian index to entry.
 const LOG: &str = "log";
@@ -28,24 +29,108 @@ pub(crate) mod key {
     pub(crate) const NAMED: &[u8] = b"named";
 }
 
+/// A column family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Family {
+    Log,
+    Meta,
+    Ledger,
+}
+
+impl Family {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Log => LOG,
+            Self::Meta => META,
+            Self::Ledger => LEDGER,
+        }
+    }
+}
+
+/// Changes that are written together or not at all.
+pub(crate) struct Batch<'d>(Changes<'d>);
+
+enum Changes<'d> {
+    Rocks {
+        batch: WriteBatch,
+        /// In the order of [`Family`].
+        families: [&'d ColumnFamily; 3],
+    },
+    #[cfg(feature = "sim")]
+    Simulated(Vec<crate::sim::Change>),
+}
+
+impl Batch<'_> {
+    pub(crate) fn put(&mut self, family: Family, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+        match &mut self.0 {
+            Changes::Rocks { batch, families } => {
+                batch.put_cf(families[family as usize], key, value);
+            }
+            #[cfg(feature = "sim")]
+            Changes::Simulated(changes) => {
+                changes.push(crate::sim::Change::put(family, key.as_ref(), value.as_ref()));
+            }
+        }
+    }
+
+    pub(crate) fn delete(&mut self, family: Family, key: impl AsRef<[u8]>) {
+        match &mut self.0 {
+            Changes::Rocks { batch, families } => batch.delete_cf(families[family as usize], key),
+            #[cfg(feature = "sim")]
+            Changes::Simulated(changes) => {
+                changes.push(crate::sim::Change::delete(family, key.as_ref()));
+            }
+        }
+    }
+
+    /// Deletes the rows of the indexes `from..end`.
+    pub(crate) fn delete_range(&mut self, family: Family, from: u64, end: u64) {
+        let (from, end) = (index_key(from), index_key(end));
+        match &mut self.0 {
+            Changes::Rocks { batch, families } => {
+                batch.delete_range_cf(families[family as usize], from, end);
+            }
+            #[cfg(feature = "sim")]
+            Changes::Simulated(changes) => {
+                changes.push(crate::sim::Change::delete_range(family, from, end));
+            }
+        }
+    }
+}
+
+/// Where the rows lie.
+enum Engine {
+    Rocks(DB),
+    /// In memory, with faults on demand.
+    #[cfg(feature = "sim")]
+    Simulated(crate::sim::Mount),
+}
+
 /// RocksDB with its folder, shared by all parts of the store.
 pub(crate) struct Disk {
-    db: DB,
+    engine: Engine,
     dir: PathBuf,
     fatal: watch::Sender<Option<String>>,
     /// Holds the lock on the data folder for as long as RocksDB is open.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Disk {
     /// Opens `dir/db`. `lock` is the locked file of the data folder.
-    pub(crate) fn open(dir: &Path, lock: File) -> io::Result<Self> {
+    pub(crate) fn open(dir: &Path, lock: Lock) -> io::Result<Self> {
+        #[cfg(feature = "sim")]
+        if let Some(mount) = crate::sim::mount(dir) {
+            mount.open()?;
+            let fatal = watch::Sender::new(None);
+            let engine = Engine::Simulated(mount);
+            return Ok(Self { engine, dir: dir.to_owned(), fatal, _lock: lock });
+        }
         Self::open_database(dir, lock)
             .map_err(|error| io::Error::new(kind_of(&error), one_line(error.as_ref())))
     }
 
     /// Opens `dir/db` without writing to it. `lock` is the locked file of the data folder.
-    pub(crate) fn open_read_only(dir: &Path, lock: File) -> io::Result<Self> {
+    pub(crate) fn open_read_only(dir: &Path, lock: Lock) -> io::Result<Self> {
         let open = || {
             let path = dir.join("db");
             DB::open_cf_for_read_only(&database_options()?, path, [LOG, META, LEDGER], false)
@@ -53,15 +138,16 @@ impl Disk {
         let db = open().map_err(|error: rocksdb::Error| {
             io::Error::new(kind_of(&error), one_line(error.as_ref()))
         })?;
-        Ok(Self { db, dir: dir.to_owned(), fatal: watch::Sender::new(None), _lock: lock })
+        let (engine, fatal) = (Engine::Rocks(db), watch::Sender::new(None));
+        Ok(Self { engine, dir: dir.to_owned(), fatal, _lock: lock })
     }
 
-    fn open_database(dir: &Path, lock: File) -> Result<Self, rocksdb::Error> {
+    fn open_database(dir: &Path, lock: Lock) -> Result<Self, rocksdb::Error> {
         let families = [(LOG, 64), (META, 4), (LEDGER, 16)]
             .map(|(name, mebibytes)| ColumnFamilyDescriptor::new(name, family_options(mebibytes)));
         let db = DB::open_cf_descriptors(&database_options()?, dir.join("db"), families)?;
         let fatal = watch::Sender::new(None);
-        Ok(Self { db, dir: dir.to_owned(), fatal, _lock: lock })
+        Ok(Self { engine: Engine::Rocks(db), dir: dir.to_owned(), fatal, _lock: lock })
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -94,55 +180,91 @@ impl Disk {
         }
     }
 
-    fn failed(&self, what: &str, error: &rocksdb::Error) -> io::Error {
+    fn failed(&self, what: &str, error: &io::Error) -> io::Error {
         let reason = format!("{what} {}: {error}", self.dir.display());
         self.fail(&reason);
-        io::Error::new(kind_of(error), one_line(&reason))
+        io::Error::new(error.kind(), one_line(&reason))
     }
 
-    fn family(&self, name: &str) -> io::Result<&ColumnFamily> {
-        self.db.cf_handle(name).ok_or_else(|| io::Error::other(format!("no column family {name}")))
+    fn rocks(&self) -> io::Result<&DB> {
+        match &self.engine {
+            Engine::Rocks(db) => Ok(db),
+            #[cfg(feature = "sim")]
+            Engine::Simulated(_) => Err(io::Error::other("the disk is simulated")),
+        }
     }
 
-    pub(crate) fn log(&self) -> io::Result<&ColumnFamily> {
-        self.family(LOG)
-    }
-
-    pub(crate) fn meta(&self) -> io::Result<&ColumnFamily> {
-        self.family(META)
-    }
-
-    pub(crate) fn ledger(&self) -> io::Result<&ColumnFamily> {
-        self.family(LEDGER)
+    /// An empty batch.
+    pub(crate) fn batch(&self) -> io::Result<Batch<'_>> {
+        match &self.engine {
+            Engine::Rocks(db) => {
+                let families = [
+                    family(db, Family::Log)?,
+                    family(db, Family::Meta)?,
+                    family(db, Family::Ledger)?,
+                ];
+                Ok(Batch(Changes::Rocks { batch: WriteBatch::default(), families }))
+            }
+            #[cfg(feature = "sim")]
+            Engine::Simulated(_) => Ok(Batch(Changes::Simulated(Vec::new()))),
+        }
     }
 
     /// Hands a batch to the operating system, in order but not yet durable.
-    pub(crate) fn write(&self, batch: WriteBatch) -> io::Result<()> {
+    pub(crate) fn write(&self, batch: Batch<'_>) -> io::Result<()> {
         self.check()?;
-        self.db.write(batch).map_err(|error| self.failed("write to", &error))
+        let written = match (&self.engine, batch.0) {
+            (Engine::Rocks(db), Changes::Rocks { batch, .. }) => db.write(batch).map_err(of_rocks),
+            #[cfg(feature = "sim")]
+            (Engine::Simulated(mount), Changes::Simulated(changes)) => mount.write(changes),
+            #[cfg(feature = "sim")]
+            _ => Err(io::Error::other("a batch of another disk")),
+        };
+        written.map_err(|error| self.failed("write to", &error))
     }
 
     /// Makes everything that was written durable.
     pub(crate) fn flush(&self) -> io::Result<()> {
         self.check()?;
-        self.db.flush_wal(true).map_err(|error| self.failed("flush", &error))
+        let flushed = match &self.engine {
+            Engine::Rocks(db) => db.flush_wal(true).map_err(of_rocks),
+            #[cfg(feature = "sim")]
+            Engine::Simulated(mount) => mount.flush(),
+        };
+        flushed.map_err(|error| self.failed("flush", &error))
     }
 
-    pub(crate) fn get(&self, family: &ColumnFamily, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        self.db.get_cf(family, key).map_err(|error| self.failed("read", &error))
+    pub(crate) fn get(&self, from: Family, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let got = match &self.engine {
+            Engine::Rocks(db) => db.get_cf(family(db, from)?, key).map_err(of_rocks),
+            #[cfg(feature = "sim")]
+            Engine::Simulated(mount) => mount.get(from, key),
+        };
+        got.map_err(|error| self.failed("read", &error))
     }
 
     /// Walks over the indexes `from..end` that are there, in order, until `visit` says stop.
     pub(crate) fn scan(
         &self,
-        family: &ColumnFamily,
+        of: Family,
         from: u64,
         end: u64,
         mut visit: impl FnMut(u64, &[u8]) -> io::Result<bool>,
     ) -> io::Result<()> {
+        #[cfg(feature = "sim")]
+        if let Engine::Simulated(mount) = &self.engine {
+            for (key, value) in mount.rows(of, from, end) {
+                let value = value.map_err(|error| self.failed("read", &error))?;
+                if !visit(key_index(&key)?, &value)? {
+                    break;
+                }
+            }
+            return Ok(());
+        }
+        let db = self.rocks()?;
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(index_key(end));
-        let mut rows = self.db.raw_iterator_cf_opt(family, options);
+        let mut rows = db.raw_iterator_cf_opt(family(db, of)?, options);
         rows.seek(index_key(from));
         while let Some((key, value)) = rows.item() {
             if !visit(key_index(key)?, value)? {
@@ -150,17 +272,29 @@ impl Disk {
             }
             rows.next();
         }
-        rows.status().map_err(|error| self.failed("read", &error))
+        rows.status().map_err(|error| self.failed("read", &of_rocks(error)))
     }
 
     /// The first and the last index of a column family with their values.
     #[expect(clippy::type_complexity, reason = "two optional rows")]
     pub(crate) fn ends(
         &self,
-        family: &ColumnFamily,
+        of: Family,
         from: u64,
     ) -> io::Result<(Option<(u64, Vec<u8>)>, Option<(u64, Vec<u8>)>)> {
-        let mut rows = self.db.raw_iterator_cf(family);
+        #[cfg(feature = "sim")]
+        if let Engine::Simulated(mount) = &self.engine {
+            let read = |(key, value): (Vec<u8>, io::Result<Vec<u8>>)| {
+                let value = value.map_err(|error| self.failed("read", &error))?;
+                Ok::<_, io::Error>((key_index(&key)?, value))
+            };
+            let mut rows = mount.rows(of, from, u64::MAX);
+            let last = rows.pop().map(read).transpose()?;
+            let first = rows.into_iter().next().map(read).transpose()?;
+            return Ok((first.or_else(|| last.clone()), last));
+        }
+        let db = self.rocks()?;
+        let mut rows = db.raw_iterator_cf(family(db, of)?);
         let mut found = [None, None];
         rows.seek(index_key(from));
         if let Some((key, value)) = rows.item() {
@@ -170,16 +304,33 @@ impl Disk {
                 found[1] = Some((key_index(key)?, value.to_vec()));
             }
         }
-        rows.status().map_err(|error| self.failed("read", &error))?;
+        rows.status().map_err(|error| self.failed("read", &of_rocks(error)))?;
         let [first, last] = found;
         Ok((first, last))
     }
 
     /// Gives back the room of whole files below `end`. What they held must have
     /// been removed durably before.
-    pub(crate) fn drop_files(&self, family: &ColumnFamily, end: u64) {
-        if let Err(error) = self.db.delete_file_in_range_cf(family, index_key(0), index_key(end)) {
+    pub(crate) fn drop_files(&self, of: Family, end: u64) {
+        let dropped = match &self.engine {
+            Engine::Rocks(db) => family(db, of).and_then(|family| {
+                let (from, end) = (index_key(0), index_key(end));
+                db.delete_file_in_range_cf(family, from, end).map_err(of_rocks)
+            }),
+            #[cfg(feature = "sim")]
+            Engine::Simulated(_) => Ok(()),
+        };
+        if let Err(error) = dropped {
             tracing::warn!(%error, "room of purged entries was not given back");
+        }
+    }
+
+    /// The simulated device, if it is one.
+    #[cfg(feature = "sim")]
+    pub(crate) fn mount(&self) -> Option<&crate::sim::Mount> {
+        match &self.engine {
+            Engine::Rocks(_) => None,
+            Engine::Simulated(mount) => Some(mount),
         }
     }
 }
@@ -188,6 +339,15 @@ impl fmt::Debug for Disk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Disk").field("dir", &self.dir).finish_non_exhaustive()
     }
+}
+
+fn family(db: &DB, family: Family) -> io::Result<&ColumnFamily> {
+    let name = family.name();
+    db.cf_handle(name).ok_or_else(|| io::Error::other(format!("no column family {name}")))
+}
+
+fn of_rocks(error: rocksdb::Error) -> io::Error {
+    io::Error::new(kind_of(&error), error)
 }
 
 /// The key of an index: big-endian, so that order by key is order by index.

@@ -9,10 +9,11 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::storage::IOFlushed;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::disk::Disk;
 use crate::guard::{Acknowledged, Guard};
@@ -59,6 +60,9 @@ enum Job {
 pub(crate) struct Flusher {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
+    /// Of a simulated disk, which has a task in the thread's place.
+    #[cfg(feature = "sim")]
+    simulated: Option<tokio::sync::mpsc::UnboundedSender<Job>>,
 }
 
 impl Flusher {
@@ -66,12 +70,27 @@ impl Flusher {
         let (jobs, queue) = mpsc::channel();
         let acknowledged = guard.written();
         let work = Work { disk, guard, acknowledged, guard_written: Instant::now(), dead: None };
+        #[cfg(feature = "sim")]
+        if work.disk.mount().is_some() {
+            let simulated = Some(simulated::start(work));
+            return Ok(Self { jobs: None, thread: None, simulated });
+        }
         let thread =
             std::thread::Builder::new().name("raft-flush".to_owned()).spawn(|| work.run(queue))?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+        Ok(Self {
+            jobs: Some(jobs),
+            thread: Some(thread),
+            #[cfg(feature = "sim")]
+            simulated: None,
+        })
     }
 
     fn push(&self, job: Job) {
+        #[cfg(feature = "sim")]
+        if let Some(jobs) = &self.simulated {
+            let _ = jobs.send(job);
+            return;
+        }
         if let Some(jobs) = &self.jobs {
             // A job that cannot be sent is dropped, which answers it with an error.
             let _ = jobs.send(job);
@@ -227,6 +246,9 @@ impl Work {
     }
 }
 
+#[cfg(feature = "sim")]
+mod simulated;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,7 +261,7 @@ mod tests {
     }
 
     fn disk(dir: &std::path::Path) -> Arc<Disk> {
-        let lock = std::fs::File::create(dir.join("lock")).expect("lock");
+        let lock = crate::files::Lock::take(&dir.join("lock")).expect("lock").expect("free");
         Arc::new(Disk::open(dir, lock).expect("disk"))
     }
 

@@ -6,12 +6,10 @@
 //! before `save_vote` returns, since a forgotten vote could be given twice; the
 //! index may lag by a second.
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::files;
+use crate::files::{self, InPlace};
 use crate::types::{LeaderId, Vote};
 
 const MAGIC: &[u8; 8] = b"DVTLGRD1";
@@ -31,7 +29,7 @@ pub(crate) struct Acknowledged {
 /// The open guard file.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    file: File,
+    file: InPlace,
     sequence: u64,
     written: Acknowledged,
 }
@@ -52,7 +50,7 @@ impl Guard {
                 "guard: no slot matches its hash",
             ));
         };
-        let file = OpenOptions::new().write(true).open(path)?;
+        let file = InPlace::open(path)?;
         Ok(Some(Self { file, sequence, written }))
     }
 
@@ -60,7 +58,7 @@ impl Guard {
     pub(crate) fn make(path: &Path) -> io::Result<Self> {
         let slot = encode(0, &Acknowledged::default());
         files::replace(path, &[&slot, &[0; SLOT_BYTES]])?;
-        let file = OpenOptions::new().write(true).open(path)?;
+        let file = InPlace::open(path)?;
         Ok(Self { file, sequence: 0, written: Acknowledged::default() })
     }
 
@@ -73,8 +71,7 @@ impl Guard {
     pub(crate) fn write(&mut self, acknowledged: Acknowledged) -> io::Result<()> {
         let sequence = self.sequence + 1;
         let offset = if sequence.is_multiple_of(2) { 0 } else { SLOT_BYTES as u64 };
-        self.file.write_all_at(&encode(sequence, &acknowledged), offset)?;
-        self.file.sync_data()?;
+        self.file.write(&encode(sequence, &acknowledged), offset)?;
         self.sequence = sequence;
         self.written = acknowledged;
         Ok(())
@@ -123,7 +120,7 @@ fn decode(slot: &[u8]) -> Option<(u64, Acknowledged)> {
 impl Guard {
     /// A guard that cannot be written.
     pub(crate) fn open_read_only(path: &Path) -> Self {
-        let file = File::open(path).expect("the guard file");
+        let file = InPlace::open_read_only(path);
         Self { file, sequence: 0, written: Acknowledged::default() }
     }
 }

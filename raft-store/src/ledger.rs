@@ -13,10 +13,9 @@ use std::time::Duration;
 pub use dovetail_ledger::chain::{Broken, LedgerHash, row_hash};
 use dovetail_proto::v1 as wire;
 use prost::Message as _;
-use rocksdb::WriteBatch;
 
 use crate::codec::{self, messages as pb};
-use crate::disk::{Disk, index_key, key};
+use crate::disk::{Batch, Disk, Family, index_key, key};
 use crate::types::{Entry, EntryPayload};
 
 /// Rows given at once at most.
@@ -116,7 +115,7 @@ pub struct Ledger(Arc<Inner>);
 
 impl Ledger {
     pub(crate) fn open(disk: Arc<Disk>) -> io::Result<Self> {
-        let segments = match disk.get(disk.meta()?, key::LEDGER)? {
+        let segments = match disk.get(Family::Meta, key::LEDGER)? {
             None => vec![Segment::default()],
             Some(bytes) => decode_segments(&bytes)?,
         };
@@ -179,7 +178,7 @@ impl Ledger {
             return Ok(rows);
         }
         let mut damaged = None;
-        self.0.disk.scan(self.0.disk.ledger()?, from, end, |index, value| {
+        self.0.disk.scan(Family::Ledger, from, end, |index, value| {
             match wire::LedgerRow::decode(value) {
                 Ok(row) => rows.push(row),
                 Err(error) => damaged = Some(LedgerError::Damaged { index, error }),
@@ -241,8 +240,7 @@ impl Ledger {
         let mut segments = self.segments();
         let mut newest = segments.last().copied().unwrap_or_default();
         let mut closed = Vec::new();
-        let mut batch = WriteBatch::default();
-        let family = self.0.disk.ledger()?;
+        let mut batch = self.0.disk.batch()?;
         for entry in entries {
             let id = entry.log_id;
             if id.index < newest.next() {
@@ -267,7 +265,7 @@ impl Ledger {
             let hash = row_hash(&end.map_or([0; 32], |end| end.hash), cluster_id, &row);
             row.hash = hash.to_vec();
             let value = row.encode_to_vec();
-            batch.put_cf(family, index_key(id.index), &value);
+            batch.put(Family::Ledger, index_key(id.index), &value);
             let bytes = end.map_or(0, |end| end.bytes) + value.len() as u64;
             newest.head = Some(Mark { index: id.index, hash, bytes });
         }
@@ -294,7 +292,7 @@ impl Ledger {
             changed.pop();
         }
         changed.push(Segment { base: Some(Mark { index, hash, bytes }), head: None });
-        self.store(&mut segments, changed, WriteBatch::default())
+        self.store(&mut segments, changed, self.0.disk.batch()?)
     }
 
     /// An error when a row at `index` has another hash than a raft snapshot says.
@@ -336,7 +334,7 @@ impl Ledger {
         let mut damaged = None;
         let age_max =
             retention.age_max.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        self.0.disk.scan(self.0.disk.ledger()?, oldest.first(), last + 1, |index, value| {
+        self.0.disk.scan(Family::Ledger, oldest.first(), last + 1, |index, value| {
             let row = match wire::LedgerRow::decode(value) {
                 Ok(row) => row,
                 Err(error) => {
@@ -365,9 +363,8 @@ impl Ledger {
         else {
             return Ok(oldest.first());
         };
-        let mut batch = WriteBatch::default();
-        let (from, to) = (index_key(oldest.first()), index_key(base.index + 1));
-        batch.delete_range_cf(self.0.disk.ledger()?, from, to);
+        let mut batch = self.0.disk.batch()?;
+        batch.delete_range(Family::Ledger, oldest.first(), base.index + 1);
         if base.index == head.index && changed.len() > 1 {
             changed.remove(0);
         } else if let Some(oldest) = changed.first_mut() {
@@ -384,14 +381,13 @@ impl Ledger {
         &self,
         segments: &mut Vec<Segment>,
         mut changed: Vec<Segment>,
-        mut batch: WriteBatch,
+        mut batch: Batch<'_>,
     ) -> io::Result<()> {
         while changed.len() > SEGMENTS_MAX {
             let oldest = changed.remove(0);
-            let (from, to) = (index_key(oldest.first()), index_key(oldest.next()));
-            batch.delete_range_cf(self.0.disk.ledger()?, from, to);
+            batch.delete_range(Family::Ledger, oldest.first(), oldest.next());
         }
-        batch.put_cf(self.0.disk.meta()?, key::LEDGER, encode_segments(&changed));
+        batch.put(Family::Meta, key::LEDGER, encode_segments(&changed));
         self.0.disk.write(batch)?;
         *segments = changed;
         Ok(())

@@ -13,7 +13,8 @@
 //! * [`offline`]: a new quorum out of a backup or of one folder;
 //! * [`audit`]: the ledger of a folder that no member uses;
 //! * [`checkpoint`]: what this member held at marked indexes, and whether a majority did;
-//! * [`owner`]: whose disk this is; [`codec`]: openraft's values as bytes.
+//! * [`owner`]: whose disk this is; [`codec`]: openraft's values as bytes;
+//! * `sim` (feature `sim`, in no product): a disk in memory with faults, for simulations.
 //!
 //! Acknowledged means flushed here: a callback or a returned vote never precedes its
 //! `fsync`. Not here: the network, elections, what an entry means.
@@ -32,6 +33,8 @@ pub mod offline;
 pub mod ondisk;
 pub mod owner;
 mod raft_snapshot;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod state_machine;
 pub mod types;
 

@@ -16,11 +16,10 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::{LogState, OptionalSend};
-use rocksdb::WriteBatch;
 
 use crate::cache::{EntryCache, entry_bytes};
 use crate::codec;
-use crate::disk::{Disk, index_key, key};
+use crate::disk::{Disk, Family, index_key, key};
 use crate::ledger::Ledger;
 use crate::owner::OwnerHandle;
 use crate::state_machine::Parts;
@@ -57,15 +56,20 @@ fn corrupt(reason: String) -> io::Error {
 impl Log {
     /// Reads markers and ends, not the entries.
     pub(crate) fn open(disk: Arc<Disk>) -> io::Result<Self> {
-        let meta = disk.meta()?;
+        #[cfg(feature = "sim")]
+        if crate::sim::sabotaged(crate::sim::Sabotage::DropLastEntry) {
+            drop_last(&disk)?;
+        }
         let purged = disk
-            .get(meta, key::PURGED)?
+            .get(Family::Meta, key::PURGED)?
             .map(|bytes| codec::decode_log_id(&bytes[..]))
             .transpose()?;
-        let vote =
-            disk.get(meta, key::VOTE)?.map(|bytes| codec::decode_vote(&bytes[..])).transpose()?;
+        let vote = disk
+            .get(Family::Meta, key::VOTE)?
+            .map(|bytes| codec::decode_vote(&bytes[..]))
+            .transpose()?;
         let start = purged.map_or(0, |id: LogId| id.index + 1);
-        let (first, last) = disk.ends(disk.log()?, start)?;
+        let (first, last) = disk.ends(Family::Log, start)?;
         let last = match last {
             Some((index, bytes)) => Some(decode_at(index, &bytes)?.log_id),
             None => purged,
@@ -115,7 +119,7 @@ impl Log {
         let cached = tail.cache.first().unwrap_or(u64::MAX);
         let mut next = from;
         if from < cached {
-            self.disk.scan(self.disk.log()?, from, end.min(cached), |index, value| {
+            self.disk.scan(Family::Log, from, end.min(cached), |index, value| {
                 if index != next {
                     return Err(corrupt(format!("log entry {next} is missing, {index} follows")));
                 }
@@ -167,6 +171,17 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// What a sabotaged store does when it is opened.
+#[cfg(feature = "sim")]
+fn drop_last(disk: &Disk) -> io::Result<()> {
+    let (_, last) = disk.ends(Family::Log, 0)?;
+    let mut batch = disk.batch()?;
+    if let Some((index, _)) = last {
+        batch.delete(Family::Log, index_key(index));
+    }
+    disk.write(batch)
 }
 
 fn decode_at(index: u64, bytes: &[u8]) -> io::Result<Entry> {
@@ -262,26 +277,25 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        let mut batch = WriteBatch::default();
-        batch.put_cf(self.parts.disk.meta()?, key::VOTE, codec::encode_vote(vote));
+        let mut batch = self.parts.disk.batch()?;
+        batch.put(Family::Meta, key::VOTE, codec::encode_vote(vote));
         self.parts.disk.write(batch)?;
         self.log.tail_mut().vote = Some(*vote);
         self.parts.flusher.vote(*vote).await
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
-        let mut batch = WriteBatch::default();
-        let meta = self.parts.disk.meta()?;
+        let mut batch = self.parts.disk.batch()?;
         match committed {
-            Some(id) => batch.put_cf(meta, key::COMMITTED, codec::encode_log_id(&id)),
-            None => batch.delete_cf(meta, key::COMMITTED),
+            Some(id) => batch.put(Family::Meta, key::COMMITTED, codec::encode_log_id(&id)),
+            None => batch.delete(Family::Meta, key::COMMITTED),
         }
         // Not flushed: an older marker only means that less is applied at once.
         self.parts.disk.write(batch)
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
-        let Some(bytes) = self.parts.disk.get(self.parts.disk.meta()?, key::COMMITTED)? else {
+        let Some(bytes) = self.parts.disk.get(Family::Meta, key::COMMITTED)? else {
             return Ok(None);
         };
         let committed = codec::decode_log_id(&bytes[..])?;
@@ -306,8 +320,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             callback.io_completed(Ok(()));
             return Ok(());
         };
-        let mut batch = WriteBatch::default();
-        let (log, meta) = (self.parts.disk.log()?, self.parts.disk.meta()?);
+        let mut batch = self.parts.disk.batch()?;
         let mut named = false;
         let mut next = self.log.last().map(|id| id.index + 1);
         for entry in &entries {
@@ -316,11 +329,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 return Err(corrupt(format!("entry {index} would leave a hole in the log")));
             }
             next = Some(index + 1);
-            batch.put_cf(log, index_key(index), codec::encode_entry(entry));
+            batch.put(Family::Log, index_key(index), codec::encode_entry(entry));
             named |= names(&self.parts.owner, entry);
         }
         if named {
-            batch.put_cf(meta, key::NAMED, []);
+            batch.put(Family::Meta, key::NAMED, []);
         }
         self.parts.disk.write(batch)?;
         if named {
@@ -344,12 +357,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         {
             let mut tail = self.log.tail_mut();
             let Some(last) = tail.last.filter(|last| last.index >= end) else { return Ok(()) };
-            let mut batch = WriteBatch::default();
-            batch.delete_range_cf(
-                self.parts.disk.log()?,
-                index_key(end),
-                index_key(last.index + 1),
-            );
+            let mut batch = self.parts.disk.batch()?;
+            batch.delete_range(Family::Log, end, last.index + 1);
             self.parts.disk.write(batch)?;
             tail.cache.truncate(end);
             if tail.first.is_some_and(|first| first >= end) {
@@ -365,21 +374,24 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
         let end = log_id.index + 1;
         // The ledger keeps the story, so it must hold it durably first.
-        self.log.complete_ledger(
-            &self.parts.ledger,
-            &self.parts.owner.cluster_id(),
-            log_id.index,
-        )?;
+        #[cfg(feature = "sim")]
+        let completes = !crate::sim::sabotaged(crate::sim::Sabotage::PurgeBeforeLedger);
+        #[cfg(not(feature = "sim"))]
+        let completes = true;
+        if completes {
+            let cluster_id = self.parts.owner.cluster_id();
+            self.log.complete_ledger(&self.parts.ledger, &cluster_id, log_id.index)?;
+        }
         self.parts.flusher.sync().await?;
         {
             let mut tail = self.log.tail_mut();
             if tail.purged.is_some_and(|purged| purged.index >= log_id.index) {
                 return Ok(());
             }
-            let mut batch = WriteBatch::default();
-            batch.put_cf(self.parts.disk.meta()?, key::PURGED, codec::encode_log_id(&log_id));
+            let mut batch = self.parts.disk.batch()?;
+            batch.put(Family::Meta, key::PURGED, codec::encode_log_id(&log_id));
             if let Some(first) = tail.first.filter(|first| *first < end) {
-                batch.delete_range_cf(self.parts.disk.log()?, index_key(first), index_key(end));
+                batch.delete_range(Family::Log, first, end);
             }
             self.parts.disk.write(batch)?;
             tail.cache.purge(end);
@@ -393,7 +405,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         }
         // Files go at once and for good, so the marker must be durable before.
         self.parts.flusher.sync().await?;
-        self.parts.disk.drop_files(self.parts.disk.log()?, end);
+        self.parts.disk.drop_files(Family::Log, end);
         Ok(())
     }
 }

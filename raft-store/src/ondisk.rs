@@ -13,7 +13,6 @@
 //! the way back is a wiped folder, which is a new incarnation.
 
 use std::fmt;
-use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,8 +22,8 @@ use dovetail_routing::state::State;
 use tokio::sync::watch;
 
 use crate::checkpoint::Checkpoints;
-use crate::disk::{Disk, key, one_line};
-use crate::files;
+use crate::disk::{Disk, Family, key, one_line};
+use crate::files::{self, Lock};
 use crate::flush::Flusher;
 use crate::guard::{self, Acknowledged, Guard};
 use crate::ledger::Ledger;
@@ -175,7 +174,7 @@ impl Store {
 /// Opens the data folder of member `slot`; makes it when there is none.
 pub fn open(dir: &Path, slot: u64, config: StoreConfig) -> Result<Store, OpenError> {
     let folder = Folder(dir);
-    fs::create_dir_all(dir).map_err(|error| folder.cannot("make it", error))?;
+    files::make_folder(dir).map_err(|error| folder.cannot("make it", error))?;
     let lock = folder.lock()?;
     folder.check_version()?;
     let owner = folder.owner(slot)?;
@@ -254,17 +253,14 @@ impl Folder<'_> {
     }
 
     pub(crate) fn holds(&self, name: &str) -> Result<bool, OpenError> {
-        self.0.join(name).try_exists().map_err(|error| self.cannot("look into it", error))
+        files::exists(&self.0.join(name)).map_err(|error| self.cannot("look into it", error))
     }
 
-    pub(crate) fn lock(&self) -> Result<File, OpenError> {
-        let path = self.0.join("lock");
-        let file = File::options().create(true).truncate(false).write(true).open(path);
-        let file = file.map_err(|error| self.cannot("open its lock", error))?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(OpenError::Locked { dir: self.0.to_owned() }),
-            Err(TryLockError::Error(error)) => Err(self.cannot("lock it", error)),
+    pub(crate) fn lock(&self) -> Result<Lock, OpenError> {
+        match Lock::take(&self.0.join("lock")) {
+            Ok(Some(lock)) => Ok(lock),
+            Ok(None) => Err(OpenError::Locked { dir: self.0.to_owned() }),
+            Err(error) => Err(self.cannot("lock it", error)),
         }
     }
 
@@ -392,5 +388,5 @@ fn complete(log: &Log, ledger: &Ledger, content: &Content) -> io::Result<()> {
 fn is_named(disk: &Disk, owner: &OwnerHandle, restored: Option<&Content>) -> io::Result<bool> {
     let restored = restored
         .is_some_and(|content| owner.is_named_in(content.meta.last_membership.membership()));
-    Ok(restored || disk.get(disk.meta()?, key::NAMED)?.is_some())
+    Ok(restored || disk.get(Family::Meta, key::NAMED)?.is_some())
 }

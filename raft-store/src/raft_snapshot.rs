@@ -8,7 +8,6 @@
 //! checks the same hash. Two are kept: an older one stands in for a damaged one, as
 //! long as the log still holds what follows it.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -145,12 +144,11 @@ impl RaftSnapshots {
     /// Lists what is there, and removes what was never finished.
     pub(crate) fn open(data_dir: &Path) -> io::Result<Self> {
         let dir = data_dir.join("raft-snapshots");
-        fs::create_dir_all(&dir)?;
+        files::make_folder(&dir)?;
         let mut kept = Vec::new();
-        for file in fs::read_dir(&dir)? {
-            let path = file?.path();
+        for path in files::list(&dir)? {
             if path.extension().is_some_and(|extension| extension == "tmp") {
-                fs::remove_file(&path)?;
+                files::remove(&path)?;
             } else if let Some(id) = id_of(&path) {
                 kept.push(Kept { id, path });
             }
@@ -193,7 +191,7 @@ impl RaftSnapshots {
                         "raft snapshot refused, taking an older one"
                     );
                     let aside = newest.path.with_extension("damaged");
-                    if let Err(error) = fs::rename(&newest.path, aside) {
+                    if let Err(error) = files::rename(&newest.path, &aside) {
                         tracing::warn!(%error, "raft snapshot could not be set aside");
                     }
                     self.kept().retain(|kept| kept.id != newest.id);
@@ -218,7 +216,7 @@ impl RaftSnapshots {
         kept.sort_by_key(|kept| (kept.id.index, kept.id));
         while kept.len() > KEPT {
             let oldest = kept.remove(0);
-            if let Err(error) = fs::remove_file(&oldest.path) {
+            if let Err(error) = files::remove(&oldest.path) {
                 tracing::warn!(file = %oldest.path.display(), %error, "raft snapshot was not removed");
             }
         }

@@ -15,11 +15,10 @@ use dovetail_routing::{Applied, LogIndex, Payload};
 use futures_util::{Stream, StreamExt as _};
 use openraft::OptionalSend;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
-use rocksdb::WriteBatch;
 use tokio::sync::watch;
 
 use crate::checkpoint::{Checkpoints, Committed, Held};
-use crate::disk::{Disk, key};
+use crate::disk::{Disk, Family, key};
 use crate::flush::Flusher;
 use crate::ledger::Ledger;
 use crate::owner::{OwnerHandle, Presence};
@@ -158,7 +157,13 @@ impl StateMachine {
     }
 
     fn builder(&self) -> Builder {
-        Builder { parts: self.parts.clone(), point: self.point.clone() }
+        #[cfg_attr(not(feature = "sim"), expect(unused_mut, reason = "only a sabotage changes it"))]
+        let mut point = self.point.clone();
+        #[cfg(feature = "sim")]
+        if crate::sim::sabotaged(crate::sim::Sabotage::SnapshotWithoutMembers) {
+            point.membership = StoredMembership::default();
+        }
+        Builder { parts: self.parts.clone(), point }
     }
 }
 
@@ -255,8 +260,8 @@ fn install(parts: &Parts, meta: &RaftSnapshotMeta, bytes: &[u8]) -> io::Result<C
             parts.snapshots.store(id, bytes)?;
         }
         if parts.owner.is_named_in(meta.last_membership.membership()) {
-            let mut batch = WriteBatch::default();
-            batch.put_cf(parts.disk.meta()?, key::NAMED, []);
+            let mut batch = parts.disk.batch()?;
+            batch.put(Family::Meta, key::NAMED, []);
             parts.disk.write(batch)?;
             parts.presence.named.store(true, Ordering::Release);
         }
@@ -321,6 +326,10 @@ fn build(parts: &Parts, point: Point) -> io::Result<RaftSnapshot> {
 async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
+    #[cfg(feature = "sim")]
+    if crate::sim::is_active() {
+        return crate::sim::run_blocking(work).await;
+    }
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 

@@ -1,0 +1,83 @@
+//! A disk in memory, for simulations: what was written is lost in a crash, unless it was
+//! flushed; and it fails when it is told to.
+//!
+//! A [`Device`] is what a machine keeps when its power goes. [`Device::boot`] gives the
+//! folder under which [`crate::open`] finds it; a folder of an earlier boot is dead, so that
+//! tasks of a crashed member can write nothing. Everything happens on one thread, in virtual
+//! time: [`is_active`] there, the store starts no thread.
+//!
+//! Not in any product: the feature `sim` is switched on by tests only.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Component, Path};
+use std::time::Duration;
+
+mod device;
+mod tables;
+
+pub(crate) use device::Mount;
+pub use device::{Device, Fault};
+pub(crate) use tables::Change;
+
+/// Where simulated folders begin.
+const ROOT: &str = "/simulated";
+
+thread_local! {
+    static DEVICES: RefCell<BTreeMap<String, Device>> = const { RefCell::new(BTreeMap::new()) };
+    static SABOTAGE: Cell<Option<Sabotage>> = const { Cell::new(None) };
+}
+
+/// A mistake built into the store on purpose, to see that a simulation finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Appended entries are acknowledged before they are flushed.
+    AckBeforeSync,
+    /// A vote is given before it is flushed, and the guard is not told.
+    VoteUnsynced,
+    /// The last entry is dropped when the log is opened.
+    DropLastEntry,
+    /// Raft snapshots do not say who the members are.
+    SnapshotWithoutMembers,
+    /// The log is purged although the ledger does not hold what goes.
+    PurgeBeforeLedger,
+}
+
+/// Builds a mistake into every store of this thread.
+pub fn sabotage(mistake: Option<Sabotage>) {
+    SABOTAGE.set(mistake);
+}
+
+/// Whether a mistake is built in.
+pub fn sabotaged(mistake: Sabotage) -> bool {
+    SABOTAGE.get() == Some(mistake)
+}
+
+/// Whether this thread simulates.
+pub fn is_active() -> bool {
+    DEVICES.with_borrow(|devices| !devices.is_empty())
+}
+
+/// The device and the boot that a path lies on; `None` for a real path.
+pub(crate) fn mount(path: &Path) -> Option<Mount> {
+    let mut parts = path.strip_prefix(ROOT).ok()?.components();
+    let (Some(Component::Normal(name)), Some(Component::Normal(boot))) =
+        (parts.next(), parts.next())
+    else {
+        return None;
+    };
+    let boot = boot.to_str()?.parse().ok()?;
+    let device = DEVICES.with_borrow(|devices| devices.get(name.to_str()?).cloned())?;
+    Some(Mount::new(device, boot))
+}
+
+fn register(name: &str, device: &Device) {
+    DEVICES.with_borrow_mut(|devices| devices.insert(name.to_owned(), device.clone()));
+}
+
+/// Does at once what a product does on a thread of its own, after a while.
+pub(crate) async fn run_blocking<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    work()
+}
