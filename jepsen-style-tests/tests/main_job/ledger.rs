@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
+use dovetail_jepsen::eventually;
 use dovetail_jepsen::supervisor::{Finished, run_to_end};
 use dovetail_jepsen::swarm::{ServiceConfig, lb_labels};
 use serde_json::Value;
@@ -118,4 +119,60 @@ async fn nothing_secret(system: &System, slot: u8, export: &std::path::Path) {
         let path = file.unwrap().path();
         assert!(!holds(&std::fs::read(&path).unwrap()), "{}", path.display());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_set_is_tried_on_the_log_and_then_switched_on() {
+    let mut system = System::start().await;
+    let redirecting = |name: &str, to: &str| {
+        let (host, to) = (format!("{name}.example"), format!("http://{to}.example"));
+        let mut service = ServiceConfig::published(name, &host, 1);
+        service.labels.extend(lb_labels(&[("redirects", &format!("{host},{to}"))]));
+        service
+    };
+    for (name, to) in [("old", "new"), ("new", "old")] {
+        system.swarm.create(redirecting(name, to)).await.unwrap();
+        let host = format!("{name}.example");
+        eventually(DEADLINE, || async {
+            let routes = system.cluster.routes().await?;
+            routes.find(&host, "/").map(|_| ()).ok_or_else(|| format!("no {host}: {routes:?}"))
+        })
+        .await;
+    }
+    let path = system.cluster.place().path("circle.log");
+    let file = path.to_str().unwrap();
+    let exported = system.cluster.dovetail(&["log", "export", file]).await.unwrap();
+    assert_eq!(exported.code, Some(0), "{exported:?}");
+    let tried = json(&system.auditor(&["-o", "json", "replay", file, "--rules", "2"]).await);
+    let differences = tried["what_if"]["differences"].as_array().unwrap();
+    assert_eq!(differences.len(), 1, "{tried}");
+    assert_eq!(differences[0]["host"], "new.example", "the younger one");
+
+    // A member that is down might not be able to follow.
+    system.cluster.kill_member(3);
+    let refused = system.cluster.dovetail(&["rules", "activate", "2"]).await.unwrap();
+    assert_eq!(refused.code, Some(3), "{refused:?}");
+    assert!(refused.stderr.contains("member 3 does not answer"), "{refused:?}");
+    system.cluster.start_member(3).unwrap();
+    system.cluster.agreement(DEADLINE).await.unwrap();
+
+    let activate = ["-o", "json", "rules", "activate", "2", "--request-id", "rules-2"];
+    let activated = json(&system.cluster.dovetail(&activate).await.unwrap());
+    assert_eq!(activated["applied"], "changed", "{activated}");
+    system
+        .problems(|all| match all.iter().find(|one| one.reason.contains("in a circle")) {
+            Some(one) if one.service == "new" => Ok(()),
+            _ => Err(format!("{all:?}")),
+        })
+        .await;
+    // It is in force on every member, and after a restart of all.
+    for slot in 1..=3 {
+        system.cluster.kill_member(slot);
+    }
+    for slot in 1..=3 {
+        system.cluster.start_member(slot).unwrap();
+    }
+    system.cluster.agreement(DEADLINE).await.unwrap();
+    let shown = system.cluster.dovetail(&["-o", "json", "rules", "show"]).await.unwrap();
+    assert_eq!(json(&shown)["in_force"], 2, "{shown:?}");
 }

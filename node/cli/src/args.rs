@@ -9,7 +9,7 @@ use dovetail_process::identity::Role;
 
 use crate::verbs::{
     Canary, ChangeArgs, Config, DRAIN, Diff, DrainArgs, Explain, History, Member, Release,
-    Rollback, Routes, UndrainArgs,
+    Rollback, Routes, Rules, UndrainArgs,
 };
 
 const EXAMPLES: &str = "\
@@ -194,6 +194,9 @@ pub(crate) enum Verb {
     /// Who the members of the core are
     #[command(subcommand)]
     Member(Member),
+    /// What facts and orders mean: rule sets, and which is in force
+    #[command(subcommand)]
+    Rules(Rules),
     /// What happened, entry by entry
     #[command(subcommand)]
     Log(Log),
@@ -201,6 +204,8 @@ pub(crate) enum Verb {
     #[command(after_help = "Nobody is asked: exit 1 when it differs, with the first index.\n\n\
         Examples:\n  dovetail replay shop.log\n  \
         dovetail replay shop.log --until 2026-11-23T10:00:00Z\n  \
+        dovetail replay shop.log --rules 2
+  \
         dovetail -o json replay shop.log | jq .divergence")]
     Replay {
         /// An export of `log export`
@@ -208,7 +213,7 @@ pub(crate) enum Verb {
         /// After this index, or before the first entry later than this time (UTC)
         #[arg(long, value_name = "REVISION|TIME", value_parser = until)]
         until: Option<Until>,
-        /// Under this rule set
+        /// What if: also under this rule set, with the routes that would differ
         #[arg(long, value_name = "V")]
         rules: Option<u32>,
         /// Where a request would have gone then, and why

@@ -10,7 +10,9 @@ mod past;
 
 pub(crate) use change::{Canary, Change, Configuration, Drain};
 pub(crate) use files::{Check, Plan};
-pub(crate) use ledger::{Exported, LedgersCompared, LogVerified, Replayed};
+pub(crate) use ledger::{
+    Exported, LedgersCompared, LogVerified, Replayed, RouteDifference, WhatIf,
+};
 pub(crate) use past::{Diff, Explain, HistoryEntry};
 
 #[derive(Debug, Serialize)]
@@ -30,6 +32,8 @@ pub(crate) struct Status {
     docker_error: String,
     /// Routes that a rollback holds.
     rolled_back: u64,
+    /// The rule set in force.
+    rules: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -47,6 +51,8 @@ pub(crate) struct Member {
     applied: u64,
     reachable: bool,
     incarnation: String,
+    /// The newest rule set that it knows; 0 while it is not reachable.
+    rules_newest: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -170,6 +176,7 @@ impl From<pb::StatusResponse> for Status {
             docker_age_seconds: status.docker_age_seconds,
             docker_error: status.docker_error,
             rolled_back: status.rolled_back,
+            rules: status.rules,
         }
     }
 }
@@ -189,6 +196,7 @@ impl From<pb::Member> for Member {
             applied: member.applied,
             reachable: member.reachable,
             incarnation: member.incarnation,
+            rules_newest: member.rules_newest,
         }
     }
 }

@@ -18,6 +18,7 @@ mod problems;
 mod replay;
 mod rollback;
 mod routes;
+mod rules;
 mod status;
 mod verify;
 
@@ -30,6 +31,7 @@ pub(crate) use history::{Diff, History};
 pub(crate) use member::Member;
 pub(crate) use rollback::{Release, Rollback};
 pub(crate) use routes::Routes;
+pub(crate) use rules::Rules;
 
 use std::process::ExitCode;
 
@@ -68,6 +70,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
             member::run(&core, &out, verb).await
         }
         Verb::Config(verb) => config::run(&core()?, &out, verb).await,
+        Verb::Rules(verb) => rules::run(&core()?, &out, verb).await,
         Verb::Canary(verb) => canary::run(&core()?, &out, verb).await,
         Verb::Drain(args) => drain::drain(&core()?, &out, args).await,
         Verb::Undrain(args) => drain::undrain(&core()?, &out, args).await,

@@ -47,6 +47,7 @@ mod plan;
 mod problems;
 mod refusal;
 mod routes;
+mod rules;
 mod status;
 mod words;
 
@@ -342,6 +343,13 @@ impl<Q: Quorum, P: Peers, D: Observe> pb::admin_server::Admin for Admin<Q, P, D>
     async fn apply_config(
         &self,
         request: Request<pb::ApplyConfigRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        self.order(request).await
+    }
+
+    async fn activate_rules(
+        &self,
+        request: Request<pb::ActivateRulesRequest>,
     ) -> Result<Response<pb::ChangeResponse>, Status> {
         self.order(request).await
     }

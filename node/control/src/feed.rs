@@ -89,6 +89,7 @@ impl<Q: Quorum> Feed<Q> {
             .fleet
             .connect(&hello.name, &hello.address, &service_cluster, Some(from), shown)
             .map_err(|full| Status::resource_exhausted(full.to_string()))?;
+        place.reads(hello.format_newest);
         let mut keep_alive = interval(KEEP_ALIVE);
         keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Follower {

@@ -61,6 +61,8 @@ pub struct Subscriber {
     /// What it has in force.
     pub revision: Revision,
     pub digest: Digest,
+    /// The newest canonical format that it reads.
+    pub format_newest: u32,
     /// Why it refused the last push; empty when it did not.
     pub nack: String,
     /// What it said is wrong at it.
@@ -126,6 +128,7 @@ impl Fleet {
             service_cluster: service_cluster.clone(),
             revision: in_force.0,
             digest: in_force.1,
+            format_newest: 0,
             nack: String::new(),
             problems: Arc::default(),
             problems_more: 0,
@@ -159,6 +162,7 @@ impl Fleet {
                 service_cluster: subscriber.service_cluster.to_string(),
                 revision: subscriber.revision.0,
                 digest: subscriber.digest.0.to_vec(),
+                format_newest: subscriber.format_newest,
                 connected: subscriber.connected,
                 nack: subscriber.nack,
                 ..pb::LocalSubscriber::default()
@@ -213,6 +217,11 @@ impl Place {
             subscriber.digest = digest;
             subscriber.nack.clear();
         });
+    }
+
+    /// The subscriber's build reads canonical formats up to this one.
+    pub fn reads(&self, format_newest: u32) {
+        self.update(|subscriber| subscriber.format_newest = format_newest);
     }
 
     /// The subscriber refused a revision.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dovetail_proto::v1 as pb;
+use dovetail_routing::RuleSet;
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
@@ -30,6 +31,7 @@ impl Local {
             subscribers: self.fleet.local(asked),
             soft_count: self.soft.len() as u64,
             soft: if asked.problems { self.soft.list() } else { Vec::new() },
+            rules_newest: RuleSet::NEWEST.number(),
         }
     }
 }

@@ -10,6 +10,7 @@ use dovetail_process::tls::TlsDir;
 use dovetail_proto::v1 as pb;
 use dovetail_routing::Snapshot;
 use dovetail_routing::names::ServiceCluster;
+use dovetail_routing::snapshot::SNAPSHOT_FORMAT;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
@@ -30,8 +31,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The same complaint about the same member is logged once in this time.
 const REPEAT_AFTER: Duration = Duration::from_secs(60);
-/// The newest format of canonical bytes, and the newest rules, that this build knows.
-const FORMAT_NEWEST: u32 = 1;
 
 /// Where snapshots are put in force.
 pub trait Apply: Send + Sync + 'static {
@@ -290,7 +289,7 @@ impl<A: Apply> Feed<A> {
             cluster_id: position.map(|at| at.cluster_id.clone()).unwrap_or_default(),
             revision: position.map_or(0, |at| at.revision.0),
             digest: position.map(|at| at.digest.0.to_vec()).unwrap_or_default(),
-            format_newest: FORMAT_NEWEST,
+            format_newest: SNAPSHOT_FORMAT,
             address: config.address.clone(),
             version: config.version.clone(),
         })

@@ -7,7 +7,7 @@ use dovetail_proto::convert;
 use dovetail_proto::v1 as wire;
 use dovetail_routing::snapshot::Digest;
 use dovetail_routing::state::{Digester, State};
-use dovetail_routing::{Entry, LogIndex};
+use dovetail_routing::{Command, Entry, LogIndex, Payload, RuleSet};
 
 use crate::chain::LedgerHash;
 use crate::export::{Base, ExportError, ExportReader};
@@ -65,6 +65,8 @@ pub struct Replay {
     /// What is still to be compared, by the index that it is about.
     wanted: BTreeMap<u64, Vec<Named>>,
     divergence: Option<Divergence>,
+    /// In force whatever the log says.
+    assumed: Option<RuleSet>,
 }
 
 impl Replay {
@@ -85,6 +87,7 @@ impl Replay {
             unchecked: 0,
             wanted: BTreeMap::new(),
             divergence: None,
+            assumed: None,
         };
         for one in named {
             if one.index >= one.at {
@@ -99,6 +102,18 @@ impl Replay {
             replay.compare(&previous);
         }
         replay
+    }
+
+    /// Asks what would have become of the log under another rule set from its beginning on;
+    /// entries that activate one change nothing. What members agreed on cannot be compared.
+    #[must_use]
+    pub fn under(mut self, rules: RuleSet) -> Self {
+        self.wanted.clear();
+        self.assumed = Some(rules);
+        if let Some(state) = &mut self.state {
+            state.assume(rules);
+        }
+        self
     }
 
     /// Applies rows until their end, or until `until`.
@@ -119,8 +134,13 @@ impl Replay {
             return Ok(false);
         }
         if let Some(state) = &mut self.state
-            && let Some(entry) = entry_of(row)?
+            && let Some(mut entry) = entry_of(row)?
         {
+            if let (Some(assumed), Payload::Command(Command::ActivateRules { rules })) =
+                (self.assumed, &mut entry.payload)
+            {
+                *rules = assumed;
+            }
             if matches!(until, Until::Time(time) if entry.leader_time_ms > time) {
                 return Ok(false);
             }

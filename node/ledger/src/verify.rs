@@ -5,7 +5,8 @@ use std::io::{Read, Seek};
 use dovetail_proto::convert;
 use dovetail_proto::v1 as wire;
 use dovetail_routing::snapshot::Digest;
-use dovetail_routing::{LogIndex, Payload};
+use dovetail_routing::state::State;
+use dovetail_routing::{LogIndex, Payload, RuleSet};
 use prost::Message as _;
 
 use crate::chain::LedgerHash;
@@ -56,6 +57,21 @@ pub fn verify<R: Read + Seek>(mut input: R, until: Until) -> Result<Verified, Ex
     let mut replay = Replay::new(base, header.first, header.previous, named);
     replay.run(&mut second, until)?;
     Ok(Verified { header, trailer, replay })
+}
+
+/// What a file that was verified would have come to under another rule set; `None` when it
+/// does not say what it begins with.
+pub fn what_if<R: Read>(
+    input: R,
+    until: Until,
+    rules: RuleSet,
+) -> Result<Option<State>, ExportError> {
+    let mut reader = ExportReader::open(input)?;
+    let (first, previous) = (reader.header().first, reader.header().previous);
+    let base = reader.base()?;
+    let mut replay = Replay::new(base, first, previous, []).under(rules);
+    replay.run(&mut reader, until)?;
+    Ok(replay.state().cloned())
 }
 
 /// Reads `rows` to their end, and keeps what checkpoints say.

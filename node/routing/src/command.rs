@@ -9,6 +9,7 @@ use crate::codec::{Canonical, InvalidBytes, Reader};
 use crate::entry::{ClusterConfig, LogIndex};
 use crate::intent::Scope;
 use crate::names::{ServiceCluster, SwarmId};
+use crate::rules::RuleSet;
 use crate::snapshot::RouteKey;
 
 /// A command. Whether it can be carried out is found out when it is applied.
@@ -76,6 +77,8 @@ pub enum Command {
     UndrainUpstream { target: DrainTarget },
     /// Says whose order a change of members was; it changes no route.
     ChangeMembers(MembersChanged),
+    /// From here on another rule set says what facts and orders mean.
+    ActivateRules { rules: RuleSet },
     /// A command that this rule set does not know: answered, never applied.
     Unknown { name: Arc<str> },
 }
@@ -129,6 +132,7 @@ impl Command {
             | Self::DrainUpstream { .. }
             | Self::UndrainUpstream { .. }
             | Self::ChangeMembers(_)
+            | Self::ActivateRules { .. }
             | Self::Unknown { .. } => None,
         }
     }
@@ -296,6 +300,10 @@ impl Canonical for Command {
                 out.push(24);
                 changed.write(out);
             }
+            Self::ActivateRules { rules } => {
+                out.push(25);
+                rules.write(out);
+            }
         }
     }
 
@@ -336,6 +344,7 @@ impl Canonical for Command {
             }),
             15 => Ok(Self::AbortCanary { route: from.read()?, evidence: from.read()? }),
             24 => Ok(Self::ChangeMembers(from.read()?)),
+            25 => Ok(Self::ActivateRules { rules: from.read()? }),
             other => Err(from.invalid("command", format!("has no variant {other}"))),
         }
     }

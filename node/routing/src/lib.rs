@@ -20,6 +20,7 @@
 //! * [`intent`]: what routes are without their upstreams;
 //! * [`latency`]: response times as they are counted;
 //! * [`explain`]: why a request goes where it goes;
+//! * [`rules`]: what may change without a new binary;
 //! * [`tell`]: what differs between two forms of a route, in words;
 //! * [`state`]: applying entries, deriving snapshots and problems.
 //!
@@ -37,9 +38,11 @@ mod labels;
 pub mod latency;
 pub mod names;
 pub mod problem;
+pub mod rules;
 pub mod snapshot;
 pub mod state;
 pub mod tell;
 
 pub use entry::{Applied, Command, Entry, LogIndex, Payload, Rejection};
+pub use rules::RuleSet;
 pub use snapshot::{Digest, Revision, Snapshot};

@@ -31,9 +31,11 @@ use crate::fact::{Listing, Network, Service, SwarmNode, Task};
 use crate::labels::{HostKey, Intent};
 use crate::names::{NetworkId, ServiceCluster, ServiceId, SwarmId, SwarmNodeId, TaskId};
 use crate::problem::{ServiceProblems, limited};
+use crate::rules::RuleSet;
 use crate::snapshot::{Digest, Published, Revision, RouteKey, Snapshot};
 use answers::Answers;
 pub(crate) use canary::CANARIES;
+use circles::Circles;
 use claims::Claims;
 use cluster::Cluster;
 pub(crate) use drains::DRAINS;
@@ -50,6 +52,7 @@ mod answers;
 mod apply;
 mod bytes;
 mod canary;
+mod circles;
 mod claims;
 mod cluster;
 mod compare;
@@ -92,6 +95,7 @@ pub struct FactCounts {
 pub struct State {
     applied: LogIndex,
     leader_time_ms: u64,
+    rules: RuleSet,
     swarm: SwarmId,
     /// A swarm that was observed and not accepted, and since when.
     other_swarm: Option<(SwarmId, LogIndex)>,
@@ -115,6 +119,8 @@ pub struct State {
     upstreams: OrdMap<ServiceId, Shared>,
     /// Derived from claims, intents and rollbacks; every host that is claimed or held.
     hosts: OrdMap<HostKey, HostTls>,
+    /// Derived from what routes are.
+    circles: Circles,
     /// Their lines are derived; their revisions and what their intents were are history.
     clusters: OrdMap<ServiceCluster, Cluster>,
     /// Quorums that this one was restored from, newest first.
@@ -158,6 +164,11 @@ impl State {
     /// The leader's clock as of the last entry; it never goes back.
     pub fn leader_time_ms(&self) -> u64 {
         self.leader_time_ms
+    }
+
+    /// The rule set in force.
+    pub fn rules(&self) -> RuleSet {
+        self.rules
     }
 
     /// The accepted swarm; empty until the first observation.
@@ -211,6 +222,7 @@ impl State {
         self.problems.values().for_each(|problems| problems.show(&mut all));
         self.canary_problems(&mut all);
         self.rollback_problems(&mut all);
+        self.circle_problems(&mut all);
         limited(all)
     }
 

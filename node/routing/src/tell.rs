@@ -1,12 +1,32 @@
 //! What differs between two forms of a route, in words.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::snapshot::{Route, RouteOptions, RouteService, Sticky, Tls, UpstreamState};
+use crate::snapshot::{Route, RouteKey, RouteOptions, RouteService, Sticky, Tls, UpstreamState};
+use crate::state::State;
 
 /// Addresses named in one sentence; the rest is counted.
 const NAMED_MAX: usize = 4;
+
+/// The routes that are not the same in two states, each with what differs.
+pub fn differences(before: &State, after: &State) -> Vec<(RouteKey, Vec<String>)> {
+    let mut pairs = BTreeMap::<RouteKey, [Option<Route>; 2]>::new();
+    for (side, state) in [before, after].into_iter().enumerate() {
+        for service_cluster in state.service_clusters() {
+            for route in &state.snapshot(&service_cluster).routes {
+                let key = RouteKey {
+                    service_cluster: service_cluster.clone(),
+                    host: route.host.clone(),
+                    path: route.path.clone(),
+                };
+                pairs.entry(key).or_default()[side] = Some(route.clone());
+            }
+        }
+    }
+    let told = pairs.into_iter().filter(|(_, [before, after])| before != after);
+    told.map(|(key, [before, after])| (key, difference(before.as_ref(), after.as_ref()))).collect()
+}
 
 /// What became of a route, in short sentences; empty when nothing differs.
 pub fn difference(before: Option<&Route>, after: Option<&Route>) -> Vec<String> {

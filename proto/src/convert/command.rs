@@ -6,7 +6,7 @@ use dovetail_routing::intent::Scope;
 use dovetail_routing::latency::{BUCKETS, Latencies};
 use dovetail_routing::names::{ContextRoot, InvalidName, ServiceCluster, SwarmId};
 use dovetail_routing::snapshot::{RouteHost, RouteKey};
-use dovetail_routing::{Command, LogIndex};
+use dovetail_routing::{Command, LogIndex, RuleSet};
 
 use super::{InvalidEntry, each, invalid};
 use crate::v1 as pb;
@@ -81,6 +81,9 @@ impl From<&Command> for pb::Command {
                 C::UndrainUpstream(pb::UndrainUpstream { target: Some(target.into()) })
             }
             Command::ChangeMembers(changed) => C::ChangeMembers(changed.into()),
+            Command::ActivateRules { rules } => {
+                C::ActivateRules(pb::ActivateRules { rules: rules.number() })
+            }
             // Only its name was kept, so it cannot be written again.
             Command::Unknown { .. } => return Self { command: None },
         };
@@ -146,7 +149,11 @@ impl TryFrom<pb::Command> for Command {
                 service_cluster: service_cluster(&release.service_cluster)?,
                 scope: scope(&release.host, release.service)?,
             }),
-            Some(C::ActivateRules(_)) => unknown("ActivateRules"),
+            Some(C::ActivateRules(pb::ActivateRules { rules })) => {
+                let known = RuleSet::try_from(rules);
+                let rules = known.map_err(|error| invalid("rules", rules, error))?;
+                Ok(Self::ActivateRules { rules })
+            }
             None => unknown("of a newer build"),
         }
     }

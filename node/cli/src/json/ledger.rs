@@ -148,6 +148,26 @@ pub(crate) struct Replayed {
     /// If it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     explain: Option<super::Explain>,
+    /// If another rule set was asked about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    what_if: Option<WhatIf>,
+}
+
+/// What another rule set would have made of the log.
+#[derive(Debug, Serialize)]
+pub(crate) struct WhatIf {
+    pub(crate) rules: u32,
+    /// The routes that would not be the same.
+    pub(crate) differences: Vec<RouteDifference>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct RouteDifference {
+    pub(crate) service_cluster: String,
+    pub(crate) host: String,
+    pub(crate) path: String,
+    /// In words.
+    pub(crate) changes: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -165,6 +185,7 @@ impl Replayed {
         replay: &Replay,
         state: &State,
         explained: Option<pb::ExplainResponse>,
+        what_if: Option<WhatIf>,
     ) -> Self {
         let explain = explained.map(Into::into);
         let service_clusters = state.service_clusters();
@@ -193,6 +214,7 @@ impl Replayed {
                 found: divergence.found.clone(),
             }),
             explain,
+            what_if,
         }
     }
 

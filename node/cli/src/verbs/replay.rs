@@ -1,22 +1,21 @@
 //! `replay`: what an exported log comes to, and whether it is what the members had.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Seek as _};
 use std::path::Path;
 use std::process::ExitCode;
 
 use dovetail_ledger::explain::{Asked, links};
-use dovetail_ledger::{Until, verify};
+use dovetail_ledger::{ExportError, Until, Verified, verify, what_if};
 use dovetail_proto::v1 as pb;
+use dovetail_routing::RuleSet;
 use dovetail_routing::state::State;
+use dovetail_routing::tell::differences;
 
 use super::{explain, routes};
 use crate::failure::Failure;
 use crate::json;
 use crate::out::{Out, printable, short};
-
-/// The rule sets that this build knows.
-const RULES: &[u32] = &[1];
 
 pub(crate) async fn run(
     out: &Out,
@@ -25,20 +24,17 @@ pub(crate) async fn run(
     rules: Option<u32>,
     request: Option<&[String; 2]>,
 ) -> Result<ExitCode, Failure> {
-    if let Some(rules) = rules.filter(|rules| !RULES.contains(rules)) {
-        return Err(Failure::Refused(format!(
-            "--rules {rules}: this build knows no such rule set; it knows {RULES:?}"
-        )));
-    }
+    let rules = rules.map(RuleSet::try_from).transpose();
+    let rules = rules.map_err(|error| Failure::Refused(format!("--rules: {error}")))?;
     let asked = request.map(asked).transpose()?;
     let file = File::open(path)
         .map_err(|error| Failure::Usage(format!("read {}: {error}", path.display())))?;
     // Seconds for a million entries: not on a thread that has to answer others.
-    let replayed = tokio::task::spawn_blocking(move || verify(BufReader::new(file), until))
+    let replayed = tokio::task::spawn_blocking(move || replayed(file, until, rules))
         .await
         .map_err(|error| Failure::Refused(error.to_string()))?;
-    let verified = match replayed {
-        Ok(verified) => verified,
+    let (verified, assumed) = match replayed {
+        Ok(replayed) => replayed,
         Err(error) => {
             let reason = dovetail_process::chain(&error);
             out.line(&printable(&format!("{}: {reason}", path.display())))?;
@@ -54,7 +50,9 @@ pub(crate) async fn run(
         )));
     };
     let explained = asked.map(|asked| explained(state, &asked));
-    let report = json::Replayed::new(&verified.replay, state, explained.clone());
+    let what_if = rules.zip(assumed).map(|(rules, assumed)| compared(rules, state, &assumed));
+    let told = what_if.as_ref().map(in_words);
+    let report = json::Replayed::new(&verified.replay, state, explained.clone(), what_if);
     let diverged = report.diverged();
     if out.is_json() {
         out.json(&report)?;
@@ -68,6 +66,9 @@ pub(crate) async fn run(
         let published = pb::RoutesResponse::from(&*state.published(&name));
         routes::print(out, &published)?;
         out.line("")?;
+    }
+    for line in told.into_iter().flatten() {
+        out.line(&printable(&line))?;
     }
     out.line(&format!(
         "{} entries, up to index {}; {} checkpoints agree",
@@ -86,6 +87,45 @@ pub(crate) async fn run(
         ))?;
     }
     Ok(ExitCode::from(u8::from(diverged)))
+}
+
+/// What a file comes to, and what it would come to under `rules`.
+fn replayed(
+    mut file: File,
+    until: Until,
+    rules: Option<RuleSet>,
+) -> Result<(Verified, Option<State>), ExportError> {
+    let verified = verify(BufReader::new(&mut file), until)?;
+    let Some(rules) = rules else { return Ok((verified, None)) };
+    file.rewind().map_err(ExportError::Read)?;
+    let assumed = what_if(BufReader::new(file), until, rules)?;
+    Ok((verified, assumed))
+}
+
+/// The routes that another rule set would have made others.
+fn compared(rules: RuleSet, state: &State, assumed: &State) -> json::WhatIf {
+    let differences = differences(state, assumed).into_iter();
+    let differences = differences.map(|(route, changes)| json::RouteDifference {
+        service_cluster: route.service_cluster.to_string(),
+        host: route.host.to_string(),
+        path: route.path.to_string(),
+        changes,
+    });
+    json::WhatIf { rules: rules.number(), differences: differences.collect() }
+}
+
+fn in_words(what_if: &json::WhatIf) -> Vec<String> {
+    let rules = what_if.rules;
+    if what_if.differences.is_empty() {
+        return vec![format!("under rule set {rules} every route would be the same")];
+    }
+    let count = what_if.differences.len();
+    let mut lines = vec![format!("under rule set {rules} {count} routes would differ:")];
+    lines.extend(what_if.differences.iter().map(|route| {
+        let (host, path) = (&route.host, &route.path);
+        format!("  {host}{path}: {}", route.changes.join("; "))
+    }));
+    lines
 }
 
 /// The request that is asked about.

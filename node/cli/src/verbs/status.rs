@@ -57,7 +57,7 @@ pub(crate) async fn proxies(core: &Core, out: &Out) -> Result<ExitCode, Failure>
     out.print(&proxies_table(out, &answer), "no proxies")
 }
 
-async fn ask(core: &Core, local: bool) -> Result<pb::StatusResponse, Failure> {
+pub(super) async fn ask(core: &Core, local: bool) -> Result<pb::StatusResponse, Failure> {
     let request = pb::StatusRequest { local };
     core.ask(|mut client| async move { client.status(request).await }).await
 }

@@ -20,9 +20,9 @@ async fn status_as_json_has_the_contracts_shape() {
             r#""service_clusters":[{"name":"","revision":42,"digest":"aabbccddeeff00112233"},"#,
             r#"{"name":"blue","revision":40,"digest":"00"}],"#,
             r#""members":[{"id":1,"address":"core-1:8080","role":"leader","applied":57,"#,
-            r#""reachable":true,"incarnation":"a1"},"#,
+            r#""reachable":true,"incarnation":"a1","rules_newest":2},"#,
             r#"{"id":2,"address":"core-2:8080","role":"follower","applied":50,"#,
-            r#""reachable":false,"incarnation":"b2"}],"#,
+            r#""reachable":false,"incarnation":"b2","rules_newest":0}],"#,
             r#""proxies":[{"name":"edge-1","address":"10.0.0.9","service_cluster":"","#,
             r#""revision":42,"digest":"aa","connected":true,"member":1,"nack":""},"#,
             r#"{"name":"edge-2","address":"10.0.0.9","service_cluster":"","#,
@@ -32,7 +32,7 @@ async fn status_as_json_has_the_contracts_shape() {
             r#"{"name":"edge-4","address":"10.0.0.9","service_cluster":"","#,
             r#""revision":40,"digest":"aa","connected":false,"member":0,"nack":""}],"#,
             r#""problems":2,"view":"leader","docker_age_seconds":0.25,"docker_error":"","#,
-            r#""rolled_back":0}"#,
+            r#""rolled_back":0,"rules":1}"#,
             "\n"
         )
     );

@@ -208,6 +208,7 @@ impl Admin for Fake {
                     applied: 57,
                     reachable: true,
                     incarnation: "a1".to_owned(),
+                    rules_newest: 2,
                 },
                 pb::Member {
                     id: 2,
@@ -216,6 +217,7 @@ impl Admin for Fake {
                     applied: 50,
                     reachable: false,
                     incarnation: "b2".to_owned(),
+                    rules_newest: 0,
                 },
             ],
             proxies: vec![
@@ -229,6 +231,7 @@ impl Admin for Fake {
             docker_age_seconds: leads.then_some(0.25),
             docker_error: String::new(),
             rolled_back: 0,
+            rules: 1,
         }))
     }
 
@@ -413,6 +416,14 @@ impl Admin for Fake {
     async fn change_members(
         &self,
         request: Request<pb::ChangeMembersRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        let request = request.into_inner();
+        self.change(request.request_id, format!("{:?}", request.command), request.dry_run).await
+    }
+
+    async fn activate_rules(
+        &self,
+        request: Request<pb::ActivateRulesRequest>,
     ) -> Result<Response<pb::ChangeResponse>, Status> {
         let request = request.into_inner();
         self.change(request.request_id, format!("{:?}", request.command), request.dry_run).await

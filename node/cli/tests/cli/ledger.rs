@@ -102,7 +102,10 @@ async fn a_bad_file_is_exit_1_and_named_with_its_place() {
     fs::write(&path, &whole).expect("written");
     let rules = ran(bare().args(["replay", "--rules", "7", file])).await;
     assert_eq!(rules.code, 3);
-    assert!(rules.stderr.contains("it knows [1]"), "{}", rules.stderr);
+    assert!(rules.stderr.contains("rule set 7 is not known to this build"), "{}", rules.stderr);
+    let same = ran(bare().args(["replay", "--rules", "2", file])).await;
+    assert_eq!(same.code, 0, "{same:?}");
+    assert!(same.stdout.contains("under rule set 2 every route would be the same"), "{same:?}");
     let until = ran(bare().args(["replay", "--until", "yesterday", file])).await;
     assert_eq!(until.code, 2);
 }

@@ -72,6 +72,15 @@ pub(super) trait Order: Change {
 
     /// The command, or what is wrong with the request.
     fn command(&self) -> Result<Command, Status>;
+
+    /// Refuses what the state alone cannot judge. Asked of the leader, about orders that are
+    /// no repetition.
+    fn check<Q: Quorum, P: Peers, D: Observe>(
+        &self,
+        _admin: &Admin<Q, P, D>,
+    ) -> impl Future<Output = Result<(), Status>> + Send {
+        async { Ok(()) }
+    }
 }
 
 /// A request whose command is a message of `log.proto`, as the module's page says.
@@ -116,6 +125,7 @@ macro_rules! order {
 order!(pb::SetCanaryRequest, set_canary, SetCanary, "canary set", Role::Operator);
 order!(pb::ClearCanaryRequest, clear_canary, ClearCanary, "canary clear", Role::Operator);
 order!(pb::PromoteCanaryRequest, promote_canary, PromoteCanary, "canary promote", Role::Operator);
+order!(@change pb::ActivateRulesRequest, activate_rules, Role::Admin);
 order!(pb::ChangeMembersRequest, change_members, ChangeMembers, "members", Role::Admin);
 order!(pb::StartCanaryRequest, start_canary, StartCanary, "canary start", Role::Operator);
 order!(pb::PauseCanaryRequest, pause_canary, PauseCanary, "canary pause", Role::Operator);
@@ -172,6 +182,10 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
             Taken::Elsewhere(answer) => return Ok(answer),
             Taken::Here(message, permit) => (message, permit),
         };
+        let state = Arc::clone(&self.core.quorum.state().borrow());
+        if state.first_answer(&author.actor(), message.request_id()).is_none() {
+            message.check(self).await?;
+        }
         let proposal = Proposal {
             actor: author.actor().into(),
             request_id: message.request_id().into(),

@@ -125,7 +125,9 @@ mod tests {
 
     fn answer(subscribers: Vec<pb::LocalSubscriber>, soft: usize) -> pb::LocalResponse {
         let soft = vec![summary("held".to_owned(), 3); soft];
-        pb::LocalResponse { applied: 9, subscribers, soft_count: soft.len() as u64, soft }
+        let soft_count = soft.len() as u64;
+        let none = pb::LocalResponse::default();
+        pb::LocalResponse { applied: 9, subscribers, soft_count, soft, ..none }
     }
 
     #[test]

@@ -18,15 +18,15 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
         leader: Option<Slot>,
     ) -> pb::StatusResponse {
         let mut status = self.base_status(view, leader, "local");
+        let local = self.core.local().answer(view.applied, Asked::default());
         status.members = view
             .members
             .iter()
             .map(|member| {
                 let this = member.slot == view.this;
-                member_of(member, leader, this.then_some(view.applied))
+                member_of(member, leader, this.then_some(&local))
             })
             .collect();
-        let local = self.core.local().answer(view.applied, Asked::default());
         status.problems += problems::count([(view.this, &local)]);
         status.proxies = proxies([(view.this, local.subscribers)]);
         status
@@ -40,9 +40,7 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
         status.docker_error = self.core.docker.error().unwrap_or_default();
         let members = view.members.iter().zip(&answers);
         status.members = members
-            .map(|(member, answer)| {
-                member_of(member, Some(view.this), answer.as_ref().map(|local| local.applied))
-            })
+            .map(|(member, answer)| member_of(member, Some(view.this), answer.as_ref()))
             .collect();
         let heard = || view.members.iter().zip(&answers);
         status.problems += problems::count(
@@ -87,11 +85,16 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
             docker_age_seconds: None,
             docker_error: String::new(),
             rolled_back: state.rollbacks().count() as u64,
+            rules: state.rules().number(),
         }
     }
 }
 
-fn member_of(member: &Member, leader: Option<Slot>, applied: Option<u64>) -> pb::Member {
+fn member_of(
+    member: &Member,
+    leader: Option<Slot>,
+    local: Option<&pb::LocalResponse>,
+) -> pb::Member {
     let role = match member.voter {
         _ if Some(member.slot) == leader => "leader",
         true => "follower",
@@ -101,9 +104,11 @@ fn member_of(member: &Member, leader: Option<Slot>, applied: Option<u64>) -> pb:
         id: member.slot,
         address: member.address.clone(),
         role: role.to_owned(),
-        applied: applied.unwrap_or_default(),
-        reachable: applied.is_some(),
+        applied: local.map_or(0, |local| local.applied),
+        reachable: local.is_some(),
         incarnation: member.incarnation.clone(),
+        // A build that does not say knows the first.
+        rules_newest: local.map_or(0, |local| local.rules_newest.max(1)),
     }
 }
 

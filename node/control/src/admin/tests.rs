@@ -213,6 +213,7 @@ async fn problems_are_those_of_the_state_of_members_and_of_proxies() {
         }],
         soft_count: 1,
         soft: vec![pb::Problem { reason: "another file".to_owned(), ..pb::Problem::default() }],
+        ..pb::LocalResponse::default()
     };
     leader.peers.locals.lock().expect("not poisoned").insert(3, elsewhere);
     leader.soft.raise(

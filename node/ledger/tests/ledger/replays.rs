@@ -1,11 +1,12 @@
 //! A replay comes to what the members had, or says where it does not.
 
 use dovetail_ledger::chain::BEGINNING;
-use dovetail_ledger::{ExportReader, Until, verify};
-use dovetail_routing::Digest;
+use dovetail_ledger::{ExportReader, Until, verify, what_if};
 use dovetail_routing::names::ServiceCluster;
+use dovetail_routing::tell::differences;
+use dovetail_routing::{Command, Digest, Payload, RuleSet};
 
-use crate::story::{MS_EACH, Story, file, header, read};
+use crate::story::{MS_EACH, Story, file, header, read, redirects};
 
 #[test]
 fn a_replay_comes_to_the_digests_of_the_members() {
@@ -84,4 +85,37 @@ fn a_base_that_is_not_what_it_says_is_refused() {
     let bytes = file(&header(40, BEGINNING), Some((b"no state", Digest([1; 32]))), &[]);
     let error = verify(read(&bytes), Until::End).expect_err("refused");
     assert!(error.to_string().contains("state"), "{error}");
+}
+
+#[test]
+fn another_rule_set_shows_what_it_would_have_made_of_the_log() {
+    let rules = |number| RuleSet::try_from(number).expect("known");
+    let would_be = |story: &Story, first, number| {
+        let bytes = story.export(first);
+        what_if(read(&bytes), Until::End, rules(number)).expect("read").expect("a state")
+    };
+    let told = |story: &Story, first, number| {
+        let differences = differences(&story.state, &would_be(story, first, number));
+        differences.into_iter().map(|(route, words)| (route.to_string(), words)).collect::<Vec<_>>()
+    };
+    let mut story = Story::of(40);
+    assert_eq!(told(&story, 0, 2), [], "nobody redirects");
+    story.observe(vec![redirects(1, 2)]);
+    let first = story.next();
+    story.observe(vec![redirects(2, 1)]);
+    let left_out = vec!["redirected no longer".to_owned()];
+    // From the beginning, and with the older half in the base.
+    for first in [0, first] {
+        assert_eq!(told(&story, first, 2), [("s2.example/".to_owned(), left_out.clone())]);
+        assert_eq!(told(&story, first, 1), []);
+    }
+
+    // What the log itself activates counts for the log, not for the question.
+    story.write(Payload::Command(Command::ActivateRules { rules: rules(2) }));
+    assert_eq!(told(&story, 0, 2), []);
+    assert_eq!(told(&story, 0, 1).len(), 1);
+    story.checkpoint();
+    let replay = verify(read(&story.export(0)), Until::End).expect("verified").replay;
+    assert_eq!((replay.divergence(), replay.checkpoints()), (None, story.checkpoints));
+    assert_eq!(replay.state().expect("a state").rules(), rules(2));
 }

@@ -1,6 +1,8 @@
 //! A log as a quorum writes it: a swarm's objects, remarks, checkpoints; and its ledger.
 
+use std::collections::BTreeMap;
 use std::io::Cursor;
+use std::sync::Arc;
 
 use dovetail_ledger::chain::BEGINNING;
 use dovetail_ledger::{Exporter, Header, LedgerHash, row_hash};
@@ -151,12 +153,27 @@ fn service(number: u64) -> Change {
         (format!("com.docker.lb.{key}").into(), LabelValue::Text(value.into()))
     };
     let host = label("hosts", format!("s{number}.example"));
+    published(number, [host, label("port", "8080".to_owned())].into())
+}
+
+/// A service that sends its clients to another one.
+pub(crate) fn redirects(number: u64, to: u64) -> Change {
+    let label = |key: &str, value: String| {
+        (format!("com.docker.lb.{key}").into(), LabelValue::Text(value.into()))
+    };
+    let host = format!("s{number}.example");
+    let redirect = label("redirects", format!("{host},http://s{to}.example"));
+    let labels = [label("hosts", host), label("port", "8080".to_owned()), redirect];
+    published(number, labels.into())
+}
+
+fn published(number: u64, labels: BTreeMap<Arc<str>, LabelValue>) -> Change {
     Change::Service(Service {
         id: ServiceId::from(format!("service-{number}").as_str()),
         version: SwarmVersion(1),
         name: format!("s{number}").into(),
         created_at: "".into(),
-        labels: [host, label("port", "8080".to_owned())].into(),
+        labels,
         networks: vec!["front".into()],
         vips: Vec::new(),
         endpoint_mode: EndpointMode::Vip,

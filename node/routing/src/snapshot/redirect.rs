@@ -18,6 +18,26 @@ pub struct Redirect {
     pub prefix: Arc<str>,
 }
 
+impl Redirect {
+    /// The host that it leads to; an IPv6 address in brackets.
+    pub fn host(&self) -> &str {
+        self.parts().0
+    }
+
+    /// The port, if it names one.
+    pub fn port(&self) -> Option<u16> {
+        self.parts().1?.parse().ok()
+    }
+
+    fn parts(&self) -> (&str, Option<&str>) {
+        match self.authority.rsplit_once(':') {
+            // A colon before the bracket belongs to the address.
+            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+            _ => (&self.authority, None),
+        }
+    }
+}
+
 /// Splits off `http://` or `https://`, and tells which it was.
 pub(crate) fn scheme(url: &str) -> (Option<bool>, &str) {
     for (scheme, https) in [("https://", true), ("http://", false)] {

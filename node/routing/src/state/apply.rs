@@ -123,6 +123,7 @@ impl State {
                 self.drain_upstream(index, actor, target, *for_ms, *force)
             }
             Command::UndrainUpstream { target } => self.undrain_upstream(index, target),
+            Command::ActivateRules { rules } => Ok(self.activate(index, *rules)),
             Command::Unknown { name } => Err(Rejection::UnknownCommand { name: Arc::clone(name) }),
         }
     }

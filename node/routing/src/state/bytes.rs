@@ -16,16 +16,20 @@ use super::{Answers, State};
 use crate::codec::{Canonical, InvalidBytes, Reader};
 use crate::labels::HostKey;
 use crate::names::ServiceCluster;
+use crate::rules::RuleSet;
 use crate::snapshot::{Revision, RouteKey};
 
 /// The form of these bytes. A build reads its own, and those it says so of.
-const STATE_FORMAT: u32 = 3;
+const STATE_FORMAT: u32 = 4;
+/// The form before there was a second rule set: it says nothing of rules.
+const STATE_FORMAT_FIRST_RULES: u32 = 3;
 
 pub(super) fn encode(state: &State) -> Vec<u8> {
     let mut out = Vec::new();
     STATE_FORMAT.write(&mut out);
     state.applied.write(&mut out);
     state.leader_time_ms.write(&mut out);
+    state.rules.write(&mut out);
     state.swarm.write(&mut out);
     state.other_swarm.write(&mut out);
     state.config.write(&mut out);
@@ -61,13 +65,15 @@ pub(super) fn encode(state: &State) -> Vec<u8> {
 pub(super) fn decode(bytes: &[u8]) -> Result<State, InvalidBytes> {
     let mut from = Reader::new(bytes);
     let format: u32 = from.read()?;
-    if format != STATE_FORMAT {
-        let reason = format!("is {format}, this build reads {STATE_FORMAT}");
+    if !(STATE_FORMAT_FIRST_RULES..=STATE_FORMAT).contains(&format) {
+        let reason =
+            format!("is {format}, this build reads {STATE_FORMAT_FIRST_RULES} and {STATE_FORMAT}");
         return Err(from.invalid("state format", reason));
     }
     let mut state = State {
         applied: from.read()?,
         leader_time_ms: from.read()?,
+        rules: if format > STATE_FORMAT_FIRST_RULES { from.read()? } else { RuleSet::FIRST },
         swarm: from.read()?,
         other_swarm: from.read()?,
         config: from.read()?,
@@ -132,6 +138,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<State, InvalidBytes> {
             return Err(InvalidBytes::whole("state", "a claim's service cluster has no revision"));
         }
         state.redraw(key);
+    }
+    for key in state.settle_circles() {
+        state.redraw(&key);
     }
     state.index_intents(&keys);
     Ok(state)

@@ -105,7 +105,14 @@ impl State {
             }
             self.note_lacking(index, key);
         }
+        let turned = self.settle_circles();
+        for key in &turned {
+            if self.redraw(key) {
+                changed.insert(&key.service_cluster);
+            }
+        }
         self.note_intents(index, keys);
+        self.note_intents(index, &turned);
         for name in &changed {
             if let Some(cluster) = self.clusters.get_mut(*name) {
                 cluster.changed(Revision(index.0));
@@ -201,14 +208,22 @@ impl State {
     /// Draws a route's line again, and tells whether it differs.
     pub(super) fn redraw(&mut self, key: &RouteKey) -> bool {
         let name = &key.service_cluster;
-        let Some((tls, options, services)) = self.in_force(key) else {
+        let drawn = self.clusters.get(name).and_then(|cluster| cluster.lines.get(key)).cloned();
+        let in_force = self.in_force(key);
+        let asked = in_force
+            .as_ref()
+            .map(|(_, options, services)| (self.claimed_since(key, services.first()), options));
+        self.circles.note(key, asked, drawn.as_deref());
+        let Some((tls, mut options, services)) = in_force else {
             let cluster = self.clusters.get_mut(name);
             return cluster.is_some_and(|cluster| cluster.lines.remove(key).is_some());
         };
+        if self.circles.leads_back(key) {
+            options.redirect = None;
+        }
         let shares = self.canaries.get(key).and_then(|canary| canary.shares());
         let line = Line::new(tls, options, services, shares);
-        let drawn = self.clusters.get(name).and_then(|cluster| cluster.lines.get(key));
-        if drawn.is_some_and(|drawn| **drawn == line) {
+        if drawn.is_some_and(|drawn| *drawn == line) {
             return false;
         }
         self.cluster_mut(name).lines.insert(key.clone(), Arc::new(line));

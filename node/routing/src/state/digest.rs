@@ -19,6 +19,7 @@ use super::line::Line;
 use super::{Cluster, State};
 use crate::codec::Canonical;
 use crate::names::ServiceCluster;
+use crate::rules::RuleSet;
 use crate::snapshot::{Digest, RouteKey};
 
 const BUCKETS: usize = 1_024;
@@ -56,6 +57,7 @@ impl Digester {
         let State {
             applied,
             leader_time_ms,
+            rules,
             swarm,
             other_swarm,
             config,
@@ -72,6 +74,7 @@ impl Digester {
             // Derived; what they come to is in the lines of `clusters`.
             upstreams: _,
             hosts: _,
+            circles: _,
             clusters,
             ancestors,
         } = state;
@@ -83,6 +86,10 @@ impl Digester {
         config.write(&mut single);
         seeded.write(&mut single);
         ancestors.write(&mut single);
+        // Digests under the first set stay what they were before there was another.
+        if *rules != RuleSet::FIRST {
+            rules.write(&mut single);
+        }
         let mut sums = Sums(&mut self.sums);
         sums.facts(&old.facts, facts);
         sums.map(10, &old.intents, intents);

@@ -111,6 +111,10 @@ const BASES: &[&[(&str, &str)]] = &[
     &[("hosts", "a.example,b.example"), ("ssl_cert", "key"), ("context_root", "/app")],
     &[("hosts", "a.example"), ("ssl_cert", "cert"), ("client_ca_cert", "cert")],
     &[("hosts", "b.example"), ("ssl_passthrough", "true")],
+    &[("hosts", "a.example"), ("redirects", "a.example,http://b.example")],
+    &[("hosts", "b.example"), ("redirects", "b.example,http://a.example/app")],
+    &[("hosts", "a.example"), ("redirects", "a.example,http://b.example")],
+    &[("hosts", "b.example"), ("redirects", "b.example,http://a.example/app")],
     &[("hosts", "*.example"), ("default_backend", "true"), ("ssl_backend", "true")],
 ];
 
@@ -122,7 +126,7 @@ pub(crate) fn labels() -> impl Strategy<Value = BTreeMap<Arc<str>, LabelValue>> 
         let port = (!pairs.is_empty()).then(|| label(&("port", "80")));
         pairs.iter().map(label).chain(port).collect::<Vec<Label>>()
     });
-    let stack = prop::option::weighted(0.3, select(&["stack", "other"][..])).prop_map(|stack| {
+    let stack = prop::option::weighted(0.4, select(&["stack", "other"][..])).prop_map(|stack| {
         stack.map(|name| ("com.docker.stack.namespace".into(), LabelValue::Text(name.into())))
     });
     (base, stack, vec(label(), 0..4))

@@ -9,7 +9,7 @@ use dovetail_routing::fact::{
     Service, SwarmNode, SwarmVersion, Task, TaskState,
 };
 use dovetail_routing::names::{NetworkId, ObjectId, ServiceId, SwarmId, SwarmNodeId, TaskId};
-use dovetail_routing::{Command, Digest, Entry, LogIndex, Payload};
+use dovetail_routing::{Command, Digest, Entry, LogIndex, Payload, RuleSet};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -227,6 +227,8 @@ fn command() -> impl Strategy<Value = Command> {
         1 => text(&["x", "y"]).prop_map(|text| Command::Annotate { text }),
         1 => swarm().prop_map(|swarm| Command::AcceptSwarm { swarm }),
         1 => Just(Command::Unknown { name: "SetCanary".into() }),
+        3 => select(&[RuleSet::FIRST, RuleSet::NEWEST, RuleSet::NEWEST][..])
+            .prop_map(|rules| Command::ActivateRules { rules }),
     ]
 }
 

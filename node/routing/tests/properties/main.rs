@@ -6,9 +6,10 @@ use dovetail_routing::fact::{Change, Listing, Observed, Service, SwarmVersion};
 use dovetail_routing::names::ServiceCluster;
 use dovetail_routing::snapshot::{Route, Snapshot, Tls, WEIGHT_SUM};
 use dovetail_routing::state::{Problem, State};
-use dovetail_routing::{Applied, Entry, LogIndex, Payload};
+use dovetail_routing::{Applied, Entry, LogIndex, Payload, RuleSet};
 use proptest::prelude::*;
 
+mod circles;
 mod digests;
 mod labels;
 mod logs;
@@ -19,7 +20,7 @@ mod seeds;
 
 use labels::{published, spoiled};
 use logs::{LOG_MAX, listing, log, observed};
-use seeds::holds;
+use seeds::{CASES, holds};
 
 fn applied(log: &[Entry]) -> State {
     resumed(State::default(), log)
@@ -327,12 +328,15 @@ fn random_logs_meet_what_the_laws_are_about() {
         count("a drained upstream", state.services().any(drained));
         count("a share that nobody takes", reasons.contains("canary on"));
         count("another swarm", reasons.contains("another swarm"));
+        let newest = applied(&circles::under(RuleSet::NEWEST, log)).problems();
+        let is_circle = |one: &Problem| one.reason.contains("leads a client in a circle");
+        count("a redirect that leads back", newest.iter().any(is_circle));
         count("an undialable address", reasons.contains("cannot be dialled"));
         Ok(())
     });
     let met = met.into_inner();
     for (what, times) in &met {
-        println!("{times} of 256 logs met {what}");
+        println!("{times} of {CASES} logs met {what}");
     }
     let never: Vec<_> =
         met.iter().filter(|(_, times)| **times == 0).map(|(what, _)| what).collect();

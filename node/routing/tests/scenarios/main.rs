@@ -96,6 +96,7 @@ stories! {
     options_of_a_route
     paths_on_one_host
     redirects
+    redirects_that_lead_back
     service_clusters
     services_that_may_not_merge
     seven_faults

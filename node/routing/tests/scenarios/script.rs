@@ -8,6 +8,7 @@
 //! swarm ID                            of what is observed from here on
 //! config CLUSTER [KEY=VALUE …]        ApplyConfig; KEY is a field of ProxyOptions
 //! accept-swarm ID | annotate TEXT | unknown NAME | tick [schema=N]
+//! rules N                             ActivateRules
 //! set-canary HOST/PATH [SERVICE=SHARE …] | clear-canary HOST/PATH | canaries
 //! promote-canary HOST/PATH [SERVICE]
 //! rollback INDEX [host=HOST] [service=NAME] [for=SECONDS] | release [host=HOST] [service=NAME]
@@ -98,6 +99,10 @@ impl Script {
             "config" => return self.command(Command::ApplyConfig(config(&name, more))),
             "accept-swarm" => {
                 return self.command(Command::AcceptSwarm { swarm: name.as_str().into() });
+            }
+            "rules" => {
+                let rules = name.parse::<u32>().expect("a number").try_into().expect("known");
+                return self.command(Command::ActivateRules { rules });
             }
             "annotate" => return self.command(Command::Annotate { text: rest(arguments) }),
             "set-canary" => {

@@ -169,3 +169,64 @@ async fn a_change_of_members_is_framed_by_entries_with_its_author() {
     let status = follower.as_(ANNA).change_members(add()).await.expect_err("no admin");
     assert!(status.message().contains("it needs role admin"), "{}", status.message());
 }
+
+fn rules(request_id: &str, rules: u32) -> pb::ActivateRulesRequest {
+    pb::ActivateRulesRequest {
+        request_id: request_id.to_owned(),
+        dry_run: false,
+        command: Some(pb::ActivateRules { rules }),
+    }
+}
+
+#[tokio::test]
+async fn rules_are_switched_when_every_member_and_proxy_can_follow() {
+    const BOSS: &str = "dovetail://operator/boss?role=admin";
+    let stage = stage(FakeQuorum::leader());
+    stage.quorum.know(&listing(&[("web", 1)]));
+    let told = |rules_newest| pb::LocalResponse { rules_newest, ..pb::LocalResponse::default() };
+    let member = |slot, told: Option<pb::LocalResponse>| {
+        let mut locals = stage.peers.locals.lock().expect("not poisoned");
+        match told {
+            Some(told) => locals.insert(slot, told),
+            None => locals.remove(&slot),
+        };
+    };
+    let proxy = |format_newest, connected| {
+        let name = "edge-1".to_owned();
+        let proxy = pb::LocalSubscriber {
+            name,
+            format_newest,
+            connected,
+            ..pb::LocalSubscriber::default()
+        };
+        pb::LocalResponse { subscribers: vec![proxy], ..told(2) }
+    };
+    let newest = dovetail_routing::snapshot::SNAPSHOT_FORMAT;
+    let mut boss = stage.as_(BOSS);
+    for (second, third, id, given, said) in [
+        (Some(told(2)), None, "r1", 2, "member 3 does not answer"),
+        (Some(told(2)), Some(told(0)), "r2", 2, "member 3 knows rule sets up to 1, not 2"),
+        (Some(proxy(newest - 1, true)), Some(told(2)), "r3", 2, "proxy \"edge-1\""),
+        (Some(told(2)), Some(told(2)), "r4", 0, "rule set 0 is not known"),
+        (Some(told(2)), Some(told(2)), "r5", 3, "rule set 3 is not known to this build"),
+    ] {
+        member(2, second);
+        member(3, third);
+        let status = boss.activate_rules(rules(id, given)).await.expect_err(said);
+        assert!(status.message().contains(said), "{}", status.message());
+    }
+    assert_eq!(stage.quorum.log().len(), 1, "nothing was written");
+
+    // One that is gone holds nobody up.
+    member(2, Some(proxy(newest - 1, false)));
+    let done = boss.activate_rules(rules("r6", 2)).await.expect("written").into_inner();
+    assert_eq!((done.index, done.first_answer), (2, false));
+    assert_eq!(stage.quorum.current().rules().number(), 2);
+    let status = boss.status(pb::StatusRequest::default()).await.expect("answered").into_inner();
+    let newest: Vec<_> = status.members.iter().map(|member| member.rules_newest).collect();
+    assert_eq!((status.rules, newest), (2, vec![2, 2, 2]));
+    // A repetition is answered, whoever is down by now.
+    member(3, None);
+    let again = boss.activate_rules(rules("r6", 2)).await.expect("answered").into_inner();
+    assert_eq!((again.index, again.first_answer), (2, true));
+}

@@ -27,6 +27,7 @@ const ROLES: &[(&str, Role)] = &[
     ("Drains", Role::Viewer),
     ("Canaries", Role::Viewer),
     ("Backup", Role::Admin),
+    ("ActivateRules", Role::Admin),
     ("ChangeMembers", Role::Admin),
     ("ApplyConfig", Role::Admin),
     ("Configs", Role::Viewer),
