@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use dovetail_config::ClusterKeys;
 use dovetail_control::checkpoint::{self, Checkpointer};
+use dovetail_control::clocks::Clocks;
 use dovetail_control::fleet::Fleet;
 use dovetail_control::ports::{QuorumView, Slot};
 use dovetail_control::reconcile;
@@ -175,6 +176,7 @@ fn start_jobs(
     );
     drain.spawn(reconciler.run(drain.clone()));
     drain.spawn(Schedule::new(core.clone(), slot).run(drain.clone()));
+    drain.spawn(Clocks::new(core.clone()).run(drain.clone()));
     drain.spawn(Vitals::new(core.clone(), readiness).run(drain.clone()));
     let checkpoints = checkpoint::Config { idle };
     let agrees = readiness.register("agreement");

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -77,6 +77,7 @@ pub(crate) struct FakeQuorum {
     pub(crate) held: Mutex<Option<pb::HeldResponse>>,
     pub(crate) diverged: Mutex<Option<String>>,
     pub(crate) stepped_down: AtomicBool,
+    pub(crate) clock_correction_ms: AtomicI64,
     /// When its clock showed one second after 1970.
     began: Instant,
 }
@@ -114,6 +115,7 @@ impl FakeQuorum {
             held: Mutex::default(),
             diverged: Mutex::default(),
             stepped_down: AtomicBool::new(false),
+            clock_correction_ms: AtomicI64::new(0),
             began: Instant::now(),
         })
     }
@@ -353,6 +355,10 @@ impl Quorum for FakeQuorum {
 
     fn leader_time_ms(&self) -> u64 {
         1_000 + u64::try_from(self.began.elapsed().as_millis()).expect("a short test")
+    }
+
+    fn correct_clock(&self, ahead_ms: i64) {
+        self.clock_correction_ms.store(ahead_ms, Ordering::Relaxed);
     }
 
     fn leader_silent_ms(&self) -> u64 {

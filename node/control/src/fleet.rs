@@ -356,8 +356,6 @@ mod tests {
         assert!(fleet.subscribers()[0].nack.len() <= REASON_BYTES_MAX + 32);
     }
 
-    const PROBLEMS: Asked = Asked { problems: true, traffic: false };
-
     fn problem(reason: &str) -> pb::ProxyProblem {
         pb::ProxyProblem { reason: reason.to_owned(), ..pb::ProxyProblem::default() }
     }
@@ -367,14 +365,14 @@ mod tests {
         let fleet = Fleet::new();
         let place = connect(&fleet, "edge-1");
         place.reported(pb::Report { problems: vec![problem("a"), problem("b")], more: 0 });
-        assert_eq!(fleet.local(PROBLEMS)[0].problems.len(), 2);
+        assert_eq!(fleet.local(Asked::PROBLEMS)[0].problems.len(), 2);
         place.reported(pb::Report { problems: vec![problem("c")], more: 7 });
-        let told = fleet.local(PROBLEMS).remove(0);
+        let told = fleet.local(Asked::PROBLEMS).remove(0);
         assert_eq!((told.problems, told.problems_more), (vec![problem("c")], 7));
         let counted = fleet.local(Asked::default()).remove(0);
         assert_eq!((counted.problems.len(), counted.problem_count), (0, 2));
         drop(place);
-        assert_eq!(fleet.local(PROBLEMS)[0].problem_count, 0, "nobody knows any more");
+        assert_eq!(fleet.local(Asked::PROBLEMS)[0].problem_count, 0, "nobody knows any more");
     }
 
     #[tokio::test(start_paused = true)]
@@ -388,7 +386,7 @@ mod tests {
         for place in &places {
             place.reported(pb::Report { problems: vec![long.clone(); PROBLEMS_MAX + 5], more: 1 });
         }
-        let told = fleet.local(PROBLEMS);
+        let told = fleet.local(Asked::PROBLEMS);
         let kept = &told[0].problems;
         assert_eq!((kept.len(), told[0].problems_more), (PROBLEMS_MAX, 6));
         assert!(kept[0].value.len() <= PROBLEM_TEXT_BYTES_MAX);

@@ -13,6 +13,7 @@
 //! * [`reconcile`]: the leader's job: observations become entries;
 //! * [`seed`]: a file's cluster keys become an entry;
 //! * [`schedule`]: the leader's clock: deadlines, and the steps of canaries;
+//! * [`clocks`]: the members' clocks compared, so that a wrong one is not followed;
 //! * [`feed`], [`fleet`]: snapshots to the subscribers, and what they answered;
 //! * [`traffic`]: what services with a canary answered, as the subscribers counted it;
 //! * [`admin`]: what operators ask and order;
@@ -24,6 +25,7 @@
 
 pub mod admin;
 pub mod checkpoint;
+pub mod clocks;
 pub mod feed;
 pub mod fleet;
 pub mod local;

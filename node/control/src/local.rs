@@ -8,6 +8,7 @@ use dovetail_routing::RuleSet;
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
+use crate::clocks::wall_ms;
 use crate::fleet::Fleet;
 use crate::ports::{Asked, Peers, Quorum, QuorumView, Slot};
 use crate::services::Core;
@@ -26,12 +27,16 @@ pub struct Local {
 impl Local {
     /// The answer of a member that has applied the log up to `applied`.
     pub fn answer(&self, applied: u64, asked: Asked) -> pb::LocalResponse {
+        if asked.clock_only {
+            return pb::LocalResponse { clock_ms: wall_ms(), ..pb::LocalResponse::default() };
+        }
         pb::LocalResponse {
             applied,
             subscribers: self.fleet.local(asked),
             soft_count: self.soft.len() as u64,
             soft: if asked.problems { self.soft.list() } else { Vec::new() },
             rules_newest: RuleSet::NEWEST.number(),
+            clock_ms: wall_ms(),
         }
     }
 }

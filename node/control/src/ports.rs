@@ -113,6 +113,10 @@ pub trait Quorum: Send + Sync + 'static {
     /// The time in milliseconds that an entry proposed now would carry.
     fn leader_time_ms(&self) -> u64;
 
+    /// The median of the members' clocks is so many milliseconds ahead of this member's: what
+    /// it proposes from here on carries that time. 0 trusts its own clock.
+    fn correct_clock(&self, ahead_ms: i64);
+
     /// Where a part of this member's ledger begins that goes on without a gap: at `from`,
     /// or at the oldest such row when it is 0. The error says from where it can be had.
     fn ledger_from(
@@ -190,6 +194,13 @@ pub struct Asked {
     pub problems: bool,
     /// What its subscribers counted on routes with a canary.
     pub traffic: bool,
+    /// What its clock shows, and nothing else.
+    pub clock_only: bool,
+}
+
+impl Asked {
+    /// What the problems are.
+    pub const PROBLEMS: Self = Self { problems: true, traffic: false, clock_only: false };
 }
 
 /// The other members, asked directly.

@@ -92,8 +92,9 @@ impl Peers for OtherMembers {
     async fn local(&self, slot: Slot, asked: Asked) -> Result<pb::LocalResponse, String> {
         let mut client =
             RaftClient::new(self.channel(slot)?).max_decoding_message_size(LOCAL_BYTES_MAX);
-        let Asked { problems, traffic } = asked;
-        let request = pb::LocalRequest { sender: Some(self.hub.sender()), problems, traffic };
+        let Asked { problems, traffic, clock_only } = asked;
+        let sender = Some(self.hub.sender());
+        let request = pb::LocalRequest { sender, problems, traffic, clock_only };
         tokio::time::timeout(LOCAL_TIMEOUT, client.local(request))
             .await
             .map_err(|_| "no answer in time".to_owned())?

@@ -1,10 +1,12 @@
 //! The `Quorum` port over openraft: proposals, reads, and the view of the quorum.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dovetail_control::clocks::wall_ms;
 use dovetail_control::ports::{
     Fence, LedgerStart, Marks, Member, Proposal, ProposeError, Quorum, QuorumView, Slot,
 };
@@ -187,6 +189,10 @@ impl Quorum for RaftQuorum {
         self.clock.peek()
     }
 
+    fn correct_clock(&self, ahead_ms: i64) {
+        self.clock.ahead_ms.store(ahead_ms, Ordering::Relaxed);
+    }
+
     async fn ledger_from(&self, from: LogIndex) -> Result<LedgerStart, String> {
         let (hub, ledger) = (Arc::clone(&self.hub), self.ledger.clone());
         audit::on_a_thread(move || audit::start(&hub, &ledger, from.0)).await
@@ -275,36 +281,40 @@ impl Quorum for RaftQuorum {
 /// It never goes back, and never leaps ahead of the monotonic clock by more
 /// than [`LEAP_MS`]: a clock that is set must not fire a canary's whole schedule.
 #[derive(Debug, Default)]
-struct LeaderClock(Mutex<Option<(Instant, u64)>>);
+struct LeaderClock {
+    /// The last stamp, and when it was given.
+    last: Mutex<Option<(Instant, u64)>>,
+    /// What this machine's clock is corrected by.
+    ahead_ms: AtomicI64,
+}
 
 /// How far the wall clock may run ahead between two entries.
 const LEAP_MS: u64 = 5_000;
 
 impl LeaderClock {
     fn stamp(&self) -> u64 {
-        self.stamp_at(Instant::now(), wall_ms())
+        self.stamp_at(Instant::now(), self.wall_ms())
     }
 
     /// The stamp that an entry would get now; it takes none.
     fn peek(&self) -> u64 {
-        self.peek_at(Instant::now(), wall_ms())
+        self.peek_at(Instant::now(), self.wall_ms())
+    }
+
+    fn wall_ms(&self) -> u64 {
+        wall_ms().saturating_add_signed(self.ahead_ms.load(Ordering::Relaxed))
     }
 
     fn stamp_at(&self, now: Instant, wall_ms: u64) -> u64 {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let stamped = stamp_after(*last, now, wall_ms);
         *last = Some((now, stamped));
         stamped
     }
 
     fn peek_at(&self, now: Instant, wall_ms: u64) -> u64 {
-        stamp_after(*self.0.lock().unwrap_or_else(PoisonError::into_inner), now, wall_ms)
+        stamp_after(*self.last.lock().unwrap_or_else(PoisonError::into_inner), now, wall_ms)
     }
-}
-
-fn wall_ms() -> u64 {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn stamp_after(last: Option<(Instant, u64)>, now: Instant, wall_ms: u64) -> u64 {
@@ -386,5 +396,7 @@ mod tests {
         assert_eq!(clock.peek_at(third, 9_000_000), 1_006_000);
         assert_eq!(clock.peek_at(third, 9_000_000), 1_006_000, "to look takes no time");
         assert_eq!(clock.stamp_at(third, 9_000_000), 1_006_000, "set ahead");
+        clock.ahead_ms.store(-60_000, Ordering::Relaxed);
+        assert!(clock.wall_ms().abs_diff(wall_ms() - 60_000) < 5_000, "the median's");
     }
 }

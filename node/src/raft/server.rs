@@ -250,8 +250,8 @@ impl RaftService for Server {
         let peer = grpc::peer(&request)?;
         let raft = self.hub.admit(&peer, request.get_ref().sender.as_ref())?;
         let applied = raft.metrics().borrow_watched().last_applied.map_or(0, |id| id.index);
-        let pb::LocalRequest { problems, traffic, .. } = *request.get_ref();
-        Ok(Response::new(self.local.answer(applied, Asked { problems, traffic })))
+        let pb::LocalRequest { problems, traffic, clock_only, .. } = *request.get_ref();
+        Ok(Response::new(self.local.answer(applied, Asked { problems, traffic, clock_only })))
     }
 
     async fn ledger(

@@ -17,7 +17,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use dovetail_process::grpc::{Allow, peer, require};
 use dovetail_process::identity::{Identity, Role};
@@ -268,18 +268,17 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
         self.barrier().await?;
         let state = Arc::clone(&self.core.quorum.state().borrow());
         // Up to thousands of routes are drawn again: not on a thread that answers others.
-        let rehearsed = tokio::task::spawn_blocking(move || rehearsed(&state, proposal));
+        let now_ms = self.core.quorum.leader_time_ms();
+        let rehearsed = tokio::task::spawn_blocking(move || rehearsed(&state, proposal, now_ms));
         rehearsed.await.map_err(|error| Status::internal(error.to_string()))?
     }
 }
 
 /// The answer that a command would get as the next entry after `state`.
-fn rehearsed(state: &State, proposal: Proposal) -> Result<pb::ChangeResponse, Status> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+fn rehearsed(state: &State, proposal: Proposal, now_ms: u64) -> Result<pb::ChangeResponse, Status> {
     let entry = Entry {
         schema_version: SCHEMA_VERSION,
-        leader_time_ms: now.max(state.leader_time_ms()),
+        leader_time_ms: now_ms.max(state.leader_time_ms()),
         actor: proposal.actor,
         request_id: proposal.request_id,
         cause: proposal.cause,

@@ -1,7 +1,6 @@
 //! The ledger as a file, streamed while it is read, and signed at its end.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use dovetail_ledger::{Chain, Exporter, Header};
@@ -13,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tonic::Status;
 
+use crate::clocks::wall_ms;
 use crate::ports::{LedgerStart, Quorum};
 
 /// Exports that are made at the same time.
@@ -78,7 +78,7 @@ impl<Q: Quorum> Work<'_, Q> {
             cluster_id,
             ancestors: start.ancestors,
             first: start.first.0,
-            made_at_ms: now_ms(),
+            made_at_ms: wall_ms(),
             exporter,
             previous: start.previous,
         };
@@ -90,7 +90,7 @@ impl<Q: Quorum> Work<'_, Q> {
             if ready.len() >= PIECE_BYTES { self.send(std::mem::take(ready)) } else { Ok(()) }
         })?;
         let sign = |statement: &[u8]| self.quorum.sign(statement).map(Some);
-        let (rest, _) = file.finish(now_ms(), sign).map_err(broken)?;
+        let (rest, _) = file.finish(wall_ms(), sign).map_err(broken)?;
         self.send(rest)
     }
 
@@ -166,9 +166,4 @@ impl<Q: Quorum> Work<'_, Q> {
 
 fn broken(error: dovetail_ledger::ExportError) -> Status {
     Status::data_loss(dovetail_process::chain(&error))
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -23,20 +23,17 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
         let state = Arc::clone(&self.core.quorum.state().borrow());
         let mut problems: Vec<_> = state.problems().iter().map(pb::Problem::from).collect();
         let answers = if ask_others {
-            let answers = self.core.locals(view, PROBLEMS).await;
+            let answers = self.core.locals(view, Asked::PROBLEMS).await;
             let heard = view.members.iter().zip(answers);
             heard.filter_map(|(member, answer)| Some((member.slot, answer?))).collect()
         } else {
-            vec![(view.this, self.core.local().answer(view.applied, PROBLEMS))]
+            vec![(view.this, self.core.local().answer(view.applied, Asked::PROBLEMS))]
         };
         problems.extend(soft(view.this, &answers));
         problems.extend(of_proxies(answers));
         problems
     }
 }
-
-/// What members are asked for here.
-const PROBLEMS: Asked = Asked { problems: true, traffic: false };
 
 /// How many problems of members and proxies there are.
 pub(super) fn count<'l>(members: impl IntoIterator<Item = (Slot, &'l pb::LocalResponse)>) -> u64 {

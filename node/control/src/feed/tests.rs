@@ -248,15 +248,9 @@ async fn a_report_is_kept_until_the_next_one() {
     let problem = pb::ProxyProblem { reason: "it expired".to_owned(), ..Default::default() };
     let report = |problems| said(Said::Report(pb::Report { problems, more: 0 }));
     proxy.says.send(report(vec![problem])).await.expect("room");
-    eventually("it is known", || {
-        stage.fleet.local(Asked { problems: true, traffic: false })[0].problems.len() == 1
-    })
-    .await;
+    eventually("it is known", || stage.fleet.local(Asked::PROBLEMS)[0].problems.len() == 1).await;
     proxy.says.send(report(Vec::new())).await.expect("room");
-    eventually("it is over", || {
-        stage.fleet.local(Asked { problems: true, traffic: false })[0].problems.is_empty()
-    })
-    .await;
+    eventually("it is over", || stage.fleet.local(Asked::PROBLEMS)[0].problems.is_empty()).await;
 }
 
 #[tokio::test(start_paused = true)]
