@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use crate::checkpoint::{Checkpoints, Committed, Held};
 use crate::disk::{Disk, Family, key};
 use crate::flush::Flusher;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, LedgerHash};
 use crate::owner::{OwnerHandle, Presence};
 use crate::raft_snapshot::{self, Content, RaftSnapshots};
 use crate::types::{
@@ -143,7 +143,7 @@ impl StateMachine {
         self.parts.ledger.record(&self.parts.owner.cluster_id(), &chunk.entries)?;
         chunk.entries.clear();
         if let Some(applied) = self.point.applied {
-            let (_, ledger) = self.parts.ledger.head();
+            let ledger = self.ledger_at(applied.index)?;
             self.parts.checkpoints.applied(applied.index, &self.point.state, ledger);
         }
         self.publish.send_replace(Arc::new(self.point.state.clone()));
@@ -154,6 +154,19 @@ impl StateMachine {
             metrics::gauge!("dovetail_raft_applied_index").set(applied.index as f64);
         }
         Ok(())
+    }
+
+    /// The ledger's hash at what was applied last. After a start the ledger may be ahead of
+    /// the state, which is built from an older raft snapshot: its head is not of this place.
+    fn ledger_at(&self, index: u64) -> io::Result<LedgerHash> {
+        let (head, hash) = self.parts.ledger.head();
+        if head == index {
+            return Ok(hash);
+        }
+        let found = self.parts.ledger.hash_at(index);
+        found
+            .map_err(|error| io::Error::other(chain(&error)))?
+            .ok_or_else(|| io::Error::other(format!("the ledger has no row {index}")))
     }
 
     fn builder(&self) -> Builder {
