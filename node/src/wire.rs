@@ -23,7 +23,9 @@ use dovetail_process::identity::Identity;
 use dovetail_process::ready::Readiness;
 use dovetail_process::tls::TlsDir;
 use dovetail_process::{grpc, log, signal};
-use dovetail_raft_store::{LogStore, Raft, StateMachine, Store, StoreConfig};
+use dovetail_raft_store::{
+    LOG_KEPT_ENTRIES, LogStore, Raft, StateMachine, Store, StoreConfig, raft_config,
+};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -232,9 +234,9 @@ async fn start_raft(
     formed: Formed,
 ) -> anyhow::Result<()> {
     let network = Network::new(Arc::clone(hub));
-    let raft = Raft::new(hub.node_id(), crate::raft::config()?, network, log, machine)
-        .await
-        .context("start raft")?;
+    let config = raft_config(LOG_KEPT_ENTRIES)?;
+    let raft =
+        Raft::new(hub.node_id(), config, network, log, machine).await.context("start raft")?;
     hub.start(raft.clone());
     if let Formed::Initialise(nodes) = formed {
         raft.initialize(nodes).await.context("initialise raft")?;

@@ -32,6 +32,7 @@ pub mod log;
 pub mod offline;
 pub mod ondisk;
 pub mod owner;
+mod raft_config;
 mod raft_snapshot;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -44,6 +45,9 @@ pub use ledger::{Broken, Ledger, LedgerError, Retention, Verified};
 pub use log::{LogReader, LogStore};
 pub use ondisk::{DATA_VERSION, OpenError, Store, StoreConfig, StoreHandle, open, read_owner};
 pub use owner::{Owner, OwnerError, OwnerHandle, random_id};
+pub use raft_config::{
+    ELECTION_MAX_MS, ELECTION_MIN_MS, HEARTBEAT_MS, LOG_KEPT_ENTRIES, raft_config,
+};
 pub use raft_snapshot::RAFT_SNAPSHOT_BYTES_MAX;
 pub use state_machine::StateMachine;
 pub use types::*;

@@ -21,34 +21,3 @@ pub(crate) mod quorum;
 pub(crate) mod removal;
 pub(crate) mod server;
 pub(crate) mod transfer;
-
-use std::sync::Arc;
-
-/// Timers of the quorum. A kill is noticed after 300 ms (the lease of a
-/// follower) and answered by an election within the next 200 to 300 ms.
-pub(crate) const HEARTBEAT_MS: u64 = 60;
-pub(crate) const ELECTION_MIN_MS: u64 = 200;
-pub(crate) const ELECTION_MAX_MS: u64 = 300;
-
-/// Entries kept behind a raft snapshot, so that a follower catches up by log.
-const LOG_KEPT_ENTRIES: u64 = 50_000;
-
-/// openraft's configuration: see `DECISIONS.md` for the timers.
-pub(crate) fn config() -> Result<Arc<openraft::Config>, openraft::ConfigError> {
-    let config = openraft::Config {
-        cluster_name: "dovetail".to_owned(),
-        heartbeat_interval: HEARTBEAT_MS,
-        election_timeout_min: ELECTION_MIN_MS,
-        election_timeout_max: ELECTION_MAX_MS,
-        enable_pre_vote: Some(true),
-        // Raft snapshots are triggered by the store's own rule.
-        snapshot_policy: openraft::SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: LOG_KEPT_ENTRIES,
-        replication_lag_threshold: LOG_KEPT_ENTRIES,
-        purge_batch_size: 1_024,
-        install_snapshot_timeout: 120_000,
-        backoff: "50ms 100ms 200ms ...1s".to_owned(),
-        ..openraft::Config::default()
-    };
-    Ok(Arc::new(config.validate()?))
-}

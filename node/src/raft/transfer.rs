@@ -2,11 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use dovetail_raft_store::Raft;
+use dovetail_raft_store::{ELECTION_MAX_MS, Raft};
 use openraft::async_runtime::watch::WatchReceiver as _;
 use tracing::{info, warn};
-
-use super::ELECTION_MAX_MS;
 
 /// A transfer has no abort: after this the others elect a leader by themselves.
 const TRANSFER_TIMEOUT: Duration = Duration::from_millis(2 * ELECTION_MAX_MS);
