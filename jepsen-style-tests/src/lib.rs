@@ -3,6 +3,7 @@
 //! What the tests, `dovetail-demo` and `dovetail-bench` share: start a whole system
 //! on one machine, drive its Swarm, put load on it, break it, and look.
 
+pub mod checks;
 pub mod cluster;
 mod eventually;
 pub mod http;
