@@ -2,20 +2,29 @@
 //!
 //! Every so many entries the state is kept for a while: a clone of persistent maps. Its
 //! digest is computed when somebody asks, from what changed since the last one. A
-//! committed checkpoint says what a majority held; who held something else has diverged.
+//! committed checkpoint says what a majority held; who held something else has diverged, and
+//! says so in its folder, too: a restart makes no state right.
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dovetail_routing::Digest;
 use dovetail_routing::state::{Digester, State};
 use tokio::sync::watch;
 
+use crate::files;
 use crate::ledger::LedgerHash;
 
 /// Marks kept: the leader asks for one within seconds.
 const MARKS_MAX: usize = 16;
+/// Where a divergence is written down, in the data folder.
+pub(crate) const FILE: &str = "diverged";
+const MAGIC: &[u8; 8] = b"DVTLDIV1";
+/// Two indexes and four hashes.
+const FILE_BYTES: usize = 2 * 8 + 4 * 32;
 
 /// What a member held at an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +64,41 @@ impl fmt::Display for Diverged {
     }
 }
 
+impl Diverged {
+    fn bytes(&self) -> Vec<u8> {
+        let Self { committed, own } = self;
+        let mut bytes = Vec::with_capacity(FILE_BYTES);
+        bytes.extend(committed.at.to_be_bytes());
+        bytes.extend(own.index.to_be_bytes());
+        for held in [&committed.held, own] {
+            bytes.extend(held.state.0);
+            bytes.extend(held.ledger);
+        }
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> io::Result<Self> {
+        let invalid = || {
+            let reason = format!("{FILE} has {} bytes, not {FILE_BYTES}", bytes.len());
+            io::Error::new(io::ErrorKind::InvalidData, reason)
+        };
+        let whole: &[u8; FILE_BYTES] = bytes.try_into().map_err(|_| invalid())?;
+        let (numbers, hashes) = whole.split_at(16);
+        let ([at, index], []) = numbers.as_chunks::<8>() else { return Err(invalid()) };
+        let ([state, ledger, own_state, own_ledger], []) = hashes.as_chunks::<32>() else {
+            return Err(invalid());
+        };
+        let index = u64::from_be_bytes(*index);
+        let held = |state: &[u8; 32], ledger: &[u8; 32]| Held {
+            index,
+            state: Digest(*state),
+            ledger: *ledger,
+        };
+        let committed = Committed { at: u64::from_be_bytes(*at), held: held(state, ledger) };
+        Ok(Self { committed, own: held(own_state, own_ledger) })
+    }
+}
+
 /// Why a member cannot say what it held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotHeld {
@@ -88,6 +132,8 @@ struct Digests {
 
 struct Inner {
     every: u64,
+    /// Where a divergence is written down.
+    file: PathBuf,
     marks: Mutex<Marks>,
     /// Apart from the marks: a digest may take a while, and applying must not wait for it.
     digests: Mutex<Digests>,
@@ -106,15 +152,20 @@ impl fmt::Debug for Checkpoints {
 }
 
 impl Checkpoints {
-    /// Marks every index that `every` divides; all members of a quorum mark the same.
-    pub(crate) fn new(every: u64) -> Self {
-        Self(Arc::new(Inner {
+    /// Marks every index that `every` divides; all members of a quorum mark the same. What
+    /// was found to differ before stands in the data folder `dir`.
+    pub(crate) fn open(dir: &Path, every: u64) -> io::Result<Self> {
+        let file = dir.join(FILE);
+        let known = files::read_sealed(&file, MAGIC, 1_024)?;
+        let known = known.map(|bytes| Diverged::read(&bytes)).transpose()?;
+        Ok(Self(Arc::new(Inner {
             every: every.max(1),
+            file,
             marks: Mutex::default(),
             digests: Mutex::default(),
             newest: watch::Sender::new(None),
-            diverged: watch::Sender::new(None),
-        }))
+            diverged: watch::Sender::new(known),
+        })))
     }
 
     fn marks(&self) -> MutexGuard<'_, Marks> {
@@ -154,6 +205,10 @@ impl Checkpoints {
                 // The first place stays: what follows is no news.
                 self.0.diverged.send_if_modified(|known| {
                     let first = known.is_none();
+                    if first && let Err(error) = self.write_down(&diverged) {
+                        // It serves nobody all the same, until it is started again.
+                        tracing::error!(%error, "the divergence could not be written down");
+                    }
                     *known = known.or(Some(diverged));
                     first
                 });
@@ -163,6 +218,10 @@ impl Checkpoints {
             Err(reason) => tracing::debug!(%reason, "checkpoint not compared"),
         }
         self.0.newest.send_replace(Some(committed));
+    }
+
+    fn write_down(&self, diverged: &Diverged) -> io::Result<()> {
+        files::replace_sealed(&self.0.file, MAGIC, &diverged.bytes())
     }
 
     /// What this member held at `index`, if that is marked or the newest. May take a while.
@@ -234,8 +293,16 @@ mod tests {
         state
     }
 
+    fn opened(dir: &tempfile::TempDir) -> Checkpoints {
+        Checkpoints::open(dir.path(), 10).expect("opened")
+    }
+
     fn checkpoints(until: u64) -> Checkpoints {
-        let checkpoints = Checkpoints::new(10);
+        let dir = tempfile::tempdir().expect("a folder");
+        held_until(opened(&dir), until)
+    }
+
+    fn held_until(checkpoints: Checkpoints, until: u64) -> Checkpoints {
         for index in 1..=until {
             checkpoints.applied(index, &after(index), [7; 32]);
         }
@@ -263,7 +330,8 @@ mod tests {
 
     #[test]
     fn whoever_held_something_else_has_diverged_for_good() {
-        let checkpoints = checkpoints(35);
+        let dir = tempfile::tempdir().expect("a folder");
+        let checkpoints = held_until(opened(&dir), 35);
         let diverged = checkpoints.diverged();
         let own = checkpoints.held(30).expect("held");
         checkpoints.committed(Committed { at: 31, held: own });
@@ -280,5 +348,14 @@ mod tests {
         checkpoints.committed(later);
         assert_eq!(diverged.borrow().expect("diverged").committed.at, 33);
         assert_eq!(checkpoints.last(), Some(later));
+
+        // Whoever starts from these files has diverged as well.
+        let again = opened(&dir).diverged();
+        assert_eq!(*again.borrow(), Some(first));
+        let mut bytes = std::fs::read(dir.path().join(FILE)).expect("written down");
+        bytes[20] ^= 1;
+        std::fs::write(dir.path().join(FILE), bytes).expect("written");
+        let error = Checkpoints::open(dir.path(), 10).expect_err("damaged");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 }

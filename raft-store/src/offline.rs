@@ -21,6 +21,7 @@ use openraft::storage::{
     RaftLogReader as _, RaftLogStorage as _, RaftSnapshotBuilder as _, RaftStateMachine as _,
 };
 
+use crate::checkpoint;
 use crate::ondisk::{self, OpenError, StoreConfig};
 use crate::owner::{self, OwnerError};
 use crate::raft_snapshot::{self, Content, RAFT_SNAPSHOT_BYTES_MAX, RaftSnapshots};
@@ -32,7 +33,7 @@ use crate::types::{
 const CHUNK_ENTRIES: u64 = 1_000;
 
 /// The files of a data folder that belong to one quorum; `lock` and `data-version` do not.
-const OF_QUORUM: [&str; 4] = ["owner", "guard", "db", "raft-snapshots"];
+const OF_QUORUM: [&str; 5] = ["owner", "guard", "db", "raft-snapshots", checkpoint::FILE];
 
 /// Why no new quorum was made.
 #[derive(Debug, thiserror::Error)]

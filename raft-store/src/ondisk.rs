@@ -203,6 +203,8 @@ pub fn open(dir: &Path, slot: u64, config: StoreConfig) -> Result<Store, OpenErr
         .map_err(|error| folder.refuse("read the markers", error))?;
     presence.named.store(named, Ordering::Release);
 
+    let checkpoints = Checkpoints::open(dir, config.checkpoint_entries)
+        .map_err(|error| folder.refuse("read what differed", error))?;
     let flusher = Flusher::start(disk.clone(), guard)
         .map_err(|error| folder.cannot("start the flush thread", error))?;
     let parts = Parts {
@@ -213,7 +215,7 @@ pub fn open(dir: &Path, slot: u64, config: StoreConfig) -> Result<Store, OpenErr
         owner: owner.clone(),
         presence,
         since: Arc::new(SinceSnapshot::default()),
-        checkpoints: Checkpoints::new(config.checkpoint_entries),
+        checkpoints,
     };
     let machine = StateMachine::new(parts.clone(), restored);
     let log = LogStore::new(log, parts.clone());

@@ -72,6 +72,8 @@ pub(crate) struct FakeQuorum {
     state: watch::Sender<Arc<State>>,
     pub(crate) view: watch::Sender<QuorumView>,
     pub(crate) cut_off: AtomicBool,
+    /// Proposals are never answered.
+    pub(crate) hangs: AtomicBool,
     pub(crate) silent_ms: AtomicU64,
     pub(crate) marks: Mutex<Marks>,
     pub(crate) held: Mutex<Option<pb::HeldResponse>>,
@@ -110,6 +112,7 @@ impl FakeQuorum {
             state: watch::Sender::new(Arc::new(State::default())),
             view: watch::Sender::new(view),
             cut_off: AtomicBool::new(false),
+            hangs: AtomicBool::new(false),
             silent_ms: AtomicU64::new(0),
             marks: Mutex::default(),
             held: Mutex::default(),
@@ -246,6 +249,9 @@ impl Quorum for FakeQuorum {
         let view = self.view.borrow().clone();
         if view.fence != Some(fence) {
             return Err(ProposeError::NotLeader { leader: view.leader });
+        }
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
         }
         let fate = self.fates.lock().expect("not poisoned").pop_front();
         match fate {

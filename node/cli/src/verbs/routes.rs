@@ -79,10 +79,12 @@ pub(crate) fn print(out: &Out, answer: &pb::RoutesResponse) -> Result<ExitCode, 
             for (position, upstream) in upstreams.iter().enumerate() {
                 let of_route = |text: &str| if repeated { String::new() } else { text.to_owned() };
                 let of_service = |text: String| if position > 0 { String::new() } else { text };
-                let (address, state, tone) = match upstream.state.as_str() {
-                    "" => ("-", "no running task", Tone::Bad),
-                    "active" => (upstream.address.as_str(), "active", Tone::Good),
-                    state => (upstream.address.as_str(), state, Tone::Warn),
+                let address = upstream.address.as_str();
+                let (address, state, tone) = match (upstream.state.as_str(), &*upstream.reason) {
+                    ("", _) => ("-", "no running task".to_owned(), Tone::Bad),
+                    ("active", _) => (address, "active".to_owned(), Tone::Good),
+                    (state, "") => (address, state.to_owned(), Tone::Warn),
+                    (state, reason) => (address, format!("{state} ({reason})"), Tone::Warn),
                 };
                 table.add_row([
                     out.cell(of_route(&route.host), Tone::Plain),

@@ -255,7 +255,7 @@ impl Admin for Fake {
             state: state.to_owned(),
             task: "t1".to_owned(),
             node: "n1".to_owned(),
-            reason: String::new(),
+            reason: if state == "draining" { "operator" } else { "" }.to_owned(),
         };
         let service = |name: &str, weight, upstreams| pb::RouteService {
             name: name.to_owned(),

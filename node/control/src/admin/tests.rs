@@ -1,6 +1,7 @@
 //! The admin API over connections in memory.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tonic::Code;
 use tonic::metadata::MetadataValue;
 

@@ -284,3 +284,40 @@ async fn a_paused_canary_is_left_alone_and_measured_anew() {
     world.within(60, "finished", |world| world.run().state == RunState::Finished).await;
     assert_eq!(world.steps(), [2, 3, 4]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_proxies_beyond_a_thousand_counted_stands_in_one_row() {
+    use dovetail_routing::canary::EVIDENCE_PROXIES_MAX;
+
+    use crate::traffic::{Counted, ProxyTraffic};
+
+    let world = world();
+    world.start();
+    let state = world.quorum.current();
+    let run = state.canaries().find_map(|(_, canary)| canary.run.clone()).expect("a run");
+    let all = EVIDENCE_PROXIES_MAX + 500;
+    // All count the same; what the last one counted is not known.
+    let told = |requests: u64| -> Vec<ProxyTraffic> {
+        let key = ("app.example".to_owned(), "/".to_owned(), "v2".to_owned());
+        let counted = Counted { start: 1, requests, errors: requests / 10, ..Counted::default() };
+        let proxy = |number: usize| ProxyTraffic {
+            proxy: format!("proxy-{number:04}"),
+            service_cluster: String::new(),
+            age: (number + 1 < all).then_some(Duration::ZERO),
+            services: [(key.clone(), counted.clone())].into(),
+        };
+        (0..all).map(proxy).collect()
+    };
+    let mut measured = Measured::new(&run, Instant::now());
+    measured.add(&route(), &run, &told(100));
+    measured.add(&route(), &run, &told(120));
+    let evidence = measured.since_start(Instant::now());
+    assert_eq!(evidence.proxies.len(), EVIDENCE_PROXIES_MAX);
+    let requests: u64 = evidence.proxies.iter().map(|one| one.requests).sum();
+    let errors: u64 = evidence.proxies.iter().map(|one| one.errors).sum();
+    assert_eq!((requests, errors), (20 * (all as u64 - 1), 2 * (all as u64 - 1)));
+    let rest = evidence.proxies.last().expect("the others");
+    assert_eq!((&*rest.proxy, rest.requests), ("others", 20 * 500));
+    assert!(rest.missing, "one of them is not known, so nothing goes on");
+    assert!(evidence.proxies.iter().rev().skip(1).all(|one| !one.missing));
+}

@@ -230,3 +230,34 @@ async fn rules_are_switched_when_every_member_and_proxy_can_follow() {
     let again = boss.activate_rules(rules("r6", 2)).await.expect("answered").into_inner();
     assert_eq!((again.index, again.first_answer), (2, true));
 }
+
+#[tokio::test]
+async fn commands_in_flight_have_a_limit_and_the_next_one_is_told() {
+    const PATIENCE: Duration = Duration::from_secs(20);
+    let stage = stage(FakeQuorum::leader());
+    stage.quorum.hangs.store(true, Ordering::Relaxed);
+    let mut waiting = tokio::task::JoinSet::new();
+    for number in 0..=COMMANDS_MAX {
+        let mut anna = stage.as_(ANNA);
+        waiting.spawn(async move { anna.annotate(remark(&format!("r{number}"), "x")).await });
+    }
+    // All but one wait for the quorum.
+    let refused = timeout(PATIENCE, waiting.join_next()).await.expect("in time");
+    let refused = refused.expect("one").expect("no panic").expect_err("refused");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    assert!(refused.message().contains("1024 commands are being written"), "{refused:?}");
+    assert!(stage.quorum.log().is_empty());
+
+    // Whoever gives up makes room.
+    waiting.shutdown().await;
+    stage.quorum.hangs.store(false, Ordering::Relaxed);
+    let mut anna = stage.as_(ANNA);
+    let written = async {
+        loop {
+            if let Ok(written) = anna.annotate(remark("at-last", "x")).await {
+                return written.into_inner();
+            }
+        }
+    };
+    assert_eq!(timeout(PATIENCE, written).await.expect("in time").index, 1);
+}
