@@ -6,6 +6,7 @@
 pub mod checks;
 pub mod cluster;
 mod eventually;
+pub mod history;
 pub mod http;
 pub mod load;
 pub mod operator;
