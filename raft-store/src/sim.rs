@@ -8,11 +8,13 @@
 //!
 //! Not in any product: the feature `sim` is switched on by tests only.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 mod device;
 mod tables;
@@ -26,6 +28,7 @@ const ROOT: &str = "/simulated";
 
 thread_local! {
     static DEVICES: RefCell<BTreeMap<String, Device>> = const { RefCell::new(BTreeMap::new()) };
+    static START: OnceCell<Instant> = const { OnceCell::new() };
     static SABOTAGE: Cell<Option<Sabotage>> = const { Cell::new(None) };
 }
 
@@ -40,8 +43,10 @@ pub enum Sabotage {
     DropLastEntry,
     /// Raft snapshots do not say who the members are.
     SnapshotWithoutMembers,
-    /// The log is purged although the ledger does not hold what goes.
+    /// The ledger leaves out rows, and the log is purged although it does not hold what goes.
     PurgeBeforeLedger,
+    /// What is applied depends on when it is applied.
+    WallClock,
 }
 
 /// Builds a mistake into every store of this thread.
@@ -52,6 +57,15 @@ pub fn sabotage(mistake: Option<Sabotage>) {
 /// Whether a mistake is built in.
 pub fn sabotaged(mistake: Sabotage) -> bool {
     SABOTAGE.get() == Some(mistake)
+}
+
+/// An entry as it is applied: with a wall clock in the reducer, the member's own time counts.
+pub(crate) fn sabotaged_entry(mut entry: dovetail_routing::Entry) -> dovetail_routing::Entry {
+    if sabotaged(Sabotage::WallClock) {
+        let passed = START.with(|start| start.get_or_init(Instant::now).elapsed());
+        entry.leader_time_ms += u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+    }
+    entry
 }
 
 /// Whether this thread simulates.

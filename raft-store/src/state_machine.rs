@@ -109,7 +109,10 @@ impl StateMachine {
                 self.point.membership = StoredMembership::new(Some(id), membership.clone());
             }
             EntryPayload::Normal(data) => {
-                let command = convert::decode_entry(&data.0).map_err(|error| {
+                let decoded = convert::decode_entry(&data.0);
+                #[cfg(feature = "sim")]
+                let decoded = decoded.map(crate::sim::sabotaged_entry);
+                let command = decoded.map_err(|error| {
                     let reason = format!(
                         "entry {index} cannot be read by this build, so a member of a newer build \
                          wrote it: update this member: {}",
@@ -139,6 +142,10 @@ impl StateMachine {
     fn finish(&mut self, chunk: &mut Chunk) -> io::Result<()> {
         if chunk.entries.is_empty() {
             return Ok(());
+        }
+        #[cfg(feature = "sim")]
+        if crate::sim::sabotaged(crate::sim::Sabotage::PurgeBeforeLedger) {
+            chunk.entries.retain(|entry| entry.log_id.index % 16 != 7);
         }
         self.parts.ledger.record(&self.parts.owner.cluster_id(), &chunk.entries)?;
         chunk.entries.clear();

@@ -33,15 +33,21 @@ impl Elections {
         Err(Violation::new(LEADERS, what))
     }
 
-    /// The newest vote that `disk` gave, durably or as its member says.
-    pub fn voted(&mut self, disk: &str, vote: Leadership) -> Result<(), Violation> {
+    /// Somebody was told that `disk` voted so.
+    pub fn gave(&mut self, disk: &str, vote: Leadership) {
         let known = self.votes.entry(disk.to_owned()).or_insert(vote);
-        if *known > vote {
-            let what = format!("disk {disk} voted {known:?}, and later says {vote:?}");
-            return Err(Violation::new(VOTES, what));
+        *known = vote.max(*known);
+    }
+
+    /// The newest vote that `disk` knows of, told to others or not.
+    pub fn holds(&self, disk: &str, vote: Leadership) -> Result<(), Violation> {
+        match self.votes.get(disk) {
+            Some(gave) if *gave > vote => {
+                let what = format!("disk {disk} gave the vote {gave:?}, and later holds {vote:?}");
+                Err(Violation::new(VOTES, what))
+            }
+            _ => Ok(()),
         }
-        *known = vote;
-        Ok(())
     }
 }
 
@@ -62,9 +68,11 @@ mod tests {
     #[test]
     fn a_forgotten_vote_is_caught() {
         let mut elections = Elections::default();
-        assert_eq!(elections.voted("a", (3, 1)), Ok(()));
-        assert_eq!(elections.voted("b", (1, 1)), Ok(()), "another disk");
-        assert_eq!(elections.voted("a", (3, 2)), Ok(()));
-        assert_eq!(elections.voted("a", (3, 1)).expect_err("older").property, VOTES);
+        elections.gave("a", (3, 2));
+        elections.gave("a", (3, 1));
+        assert_eq!(elections.holds("b", (1, 1)), Ok(()), "another disk");
+        assert_eq!(elections.holds("a", (4, 3)), Ok(()), "newer, and told to nobody");
+        assert_eq!(elections.holds("a", (3, 2)), Ok(()), "nobody knew of the newer one");
+        assert_eq!(elections.holds("a", (3, 1)).expect_err("older").property, VOTES);
     }
 }

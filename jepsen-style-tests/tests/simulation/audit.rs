@@ -93,7 +93,9 @@ fn replay(world: &Shared, rows: &BTreeMap<u64, pb::LedgerRow>) -> Result<(), Vio
             .map_err(|error| violation("a row can be read", error.to_string()))?;
         let answered = state.answer(LogIndex(*index), &entry);
         if !entry.request_id.is_empty() {
-            let id = format!("{}/{}", entry.actor, entry.request_id);
+            // A client that makes a new id for each try means the same request.
+            let meant = entry.request_id.split('#').next().unwrap_or_default();
+            let id = format!("{}/{meant}", entry.actor);
             let effective = !answered.first_answer;
             requests.push(Request { index: *index, id, effective });
             log.insert(*index, entry.request_id.to_string());
@@ -132,12 +134,12 @@ fn facts(
             Change::TaskGone(id) => removals.removed(id.as_str())?,
             Change::Service(service) => {
                 if let Some(held) = state.service(&service.id) {
-                    removals.holds(held.id.as_str(), held.version.0)?;
+                    removals.holds(held.id.as_str(), held.version.0, &format!("{held:?}"))?;
                 }
             }
             Change::Task(task) => {
                 if let Some(held) = state.task(&task.id) {
-                    removals.holds(held.id.as_str(), held.version.0)?;
+                    removals.holds(held.id.as_str(), held.version.0, &format!("{held:?}"))?;
                 }
             }
             _ => {}

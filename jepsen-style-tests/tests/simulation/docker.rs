@@ -162,6 +162,9 @@ impl Swarm {
         match &state.stale_until {
             Some((until, old)) if now < *until => {
                 world.count(Kind::DockerIsStale);
+                if world.plan.is_sabotaged(Sabotage::LowerVersion) {
+                    return Ok(Arc::new(as_if_newest(old, SwarmVersion(state.version))));
+                }
                 Ok(Arc::clone(old))
             }
             _ => Ok(Arc::clone(&state.truth)),
@@ -190,6 +193,14 @@ impl State {
         self.truth = Arc::new(after);
         gone
     }
+}
+
+/// What whoever ignores versions takes an old listing for.
+fn as_if_newest(old: &Listing, version: SwarmVersion) -> Listing {
+    let mut listing = old.clone();
+    listing.services.values_mut().for_each(|service| service.version = version);
+    listing.tasks.values_mut().for_each(|task| task.version = version);
+    listing
 }
 
 fn create(state: &mut State, listing: &mut Listing, version: SwarmVersion) {

@@ -57,6 +57,14 @@ fn inject(world: &Shared, kind: Kind) {
             }
             member.end(if kind == Kind::Kill { End::Kill } else { End::PowerCut });
         }
+        Kind::Blackout => {
+            for member in world.members() {
+                if member.quorum().is_some() {
+                    world.count(kind);
+                }
+                member.end(End::PowerCut);
+            }
+        }
         Kind::Partition => {
             let (side, rest) = halves(world, &all);
             let between = side.iter().flat_map(|a| rest.iter().map(move |b| (*a, *b)));

@@ -329,12 +329,18 @@ impl RaftNetworkV2<TypeConfig> for Link {
         request: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        // Who asks has voted for itself before.
+        self.world.voted(self.from.0, &request.vote);
         let request = codec::encode_vote_request(&request);
+        let (world, to) = (self.world.clone(), self.to);
         let call = move |raft: Raft| {
-            let request = request.clone();
+            let (request, world) = (request.clone(), world.clone());
             async move {
                 let request = codec::decode_vote_request(request).map_err(text)?;
-                let answer = raft.vote(request).await.map_err(text)?;
+                let answer = raft.vote(request.clone()).await.map_err(text)?;
+                if answer.vote_granted {
+                    world.voted(to, &request.vote);
+                }
                 codec::decode_vote_response(codec::encode_vote_response(&answer)).map_err(text)
             }
         };

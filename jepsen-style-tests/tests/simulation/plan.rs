@@ -12,6 +12,8 @@ use dovetail_raft_store::sim::{Fault, Sabotage as StoreSabotage};
 pub(crate) enum Kind {
     Kill,
     PowerCut,
+    /// The power of all members goes at once.
+    Blackout,
     Partition,
     OneWay,
     Loss,
@@ -29,9 +31,10 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 23] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::Kill,
         Self::PowerCut,
+        Self::Blackout,
         Self::Partition,
         Self::OneWay,
         Self::Loss,
@@ -59,6 +62,7 @@ impl Kind {
         match self {
             Self::Kill => "kill",
             Self::PowerCut => "power-cut",
+            Self::Blackout => "blackout",
             Self::Partition => "partition",
             Self::OneWay => "one-way-cut",
             Self::Loss => "loss",
@@ -117,8 +121,6 @@ pub(crate) enum Sabotage {
     FirstAbsence,
     /// An object is replaced by an older version of it.
     LowerVersion,
-    /// The state depends on the member's own clock.
-    WallClock,
     /// A proxy takes whatever it is sent.
     OlderRevision,
     /// A client asks again under another request id.
@@ -139,7 +141,7 @@ impl Sabotage {
         ("unconfirmed-read", Self::UnconfirmedRead),
         ("delete-on-first-absence", Self::FirstAbsence),
         ("accept-lower-version", Self::LowerVersion),
-        ("wall-clock-in-reducer", Self::WallClock),
+        ("wall-clock-in-reducer", Self::Store(StoreSabotage::WallClock)),
         ("proxy-takes-older", Self::OlderRevision),
         ("retry-without-request-id", Self::NewRequestId),
         ("ack-without-quorum", Self::AckWithoutQuorum),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use dovetail_jepsen::checks::Violation;
 use dovetail_raft_store::sim;
 use dovetail_routing::Command;
+use dovetail_routing::fact::Listing;
 use dovetail_routing::names::ServiceCluster;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -93,6 +94,9 @@ async fn story(world: &Shared) -> Result<(), String> {
         let gone = world.swarm.change();
         let mut checks = world.checks();
         gone.iter().for_each(|object| checks.removals.gone(object));
+        for (object, version, content) in contents(&world.swarm.truth()) {
+            checks.removals.existed(&object, version, content);
+        }
         drop(checks);
         if world.is_violated() {
             return Ok(());
@@ -145,6 +149,15 @@ fn form(world: &Shared) -> Result<(), String> {
     Ok(())
 }
 
+/// Every object of a listing with its version and all that it says.
+fn contents(listing: &Listing) -> Vec<(String, u64, String)> {
+    let services = listing.services.values();
+    let services = services.map(|one| (one.id.to_string(), one.version.0, format!("{one:?}")));
+    let tasks = listing.tasks.values();
+    let tasks = tasks.map(|one| (one.id.to_string(), one.version.0, format!("{one:?}")));
+    services.chain(tasks).collect()
+}
+
 /// Looks at all members at every step.
 async fn inspect(world: Shared) {
     loop {
@@ -170,9 +183,10 @@ fn differs(world: &Shared, in_force: &[InForce]) -> Option<String> {
         };
         let state = process.state.borrow().clone();
         let applied = process.view.borrow().applied;
-        positions.insert((applied, state.applied_index(), state.digest()));
+        positions.insert((applied, state.applied_index()));
         newest = Some(state);
     }
+    // That their states are equal is checked at every step.
     if positions.len() != 1 {
         return Some(format!("members are at {positions:?}"));
     }

@@ -12,6 +12,8 @@ use dovetail_jepsen::checks::elections::Elections;
 use dovetail_jepsen::checks::proxies::Proxies;
 use dovetail_jepsen::checks::removals::Removals;
 
+use dovetail_raft_store::Vote;
+
 use super::docker::Swarm;
 use super::member::Member;
 use super::network::Net;
@@ -109,6 +111,15 @@ impl World {
 
     pub(crate) fn members(&self) -> Vec<Arc<Member>> {
         lock(&self.members).values().cloned().collect()
+    }
+
+    /// A member told others of its vote.
+    pub(crate) fn voted(&self, member: u64, vote: &Vote) {
+        let disk = lock(&self.members).get(&member).map(|member| member.incarnation());
+        if let Some(disk) = disk {
+            let vote = (vote.leader_id.term, vote.leader_id.node_id);
+            self.checks().elections.gave(&disk, vote);
+        }
     }
 
     /// Records what a checker found.
