@@ -25,7 +25,7 @@ test-long: test
 	DOVETAIL_LONG=1 cargo test --workspace --no-fail-fast
 	jepsen-style-tests/lab/autobahn.py
 
-## Commit, failover and event-to-proxy figures, beside etcd when it is installed.
+## Figures of the core, beside etcd when it is given: BENCH="--etcd DIR --chart core.svg"
 bench: prepare
 	cargo build --release --workspace --bins
 	"$(CARGO_TARGET_DIR)/release/dovetail-bench" $(BENCH)

@@ -125,6 +125,12 @@ impl Process {
         read().unwrap_or_else(|error| format!("(no log: {error})"))
     }
 
+    /// Memory that it holds now, in bytes; 0 once it has ended.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        resident_of_status(&status.unwrap_or_default())
+    }
+
     /// CPU time used so far, in user and system mode together.
     pub fn cpu(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()));
@@ -136,6 +142,13 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// `VmRSS` of `proc(5)`, which is in kilobytes.
+fn resident_of_status(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kilobytes.unwrap_or_default().saturating_mul(1_024)
 }
 
 /// Fields 14 and 15 of `proc(5)`, counted behind the command's closing parenthesis.

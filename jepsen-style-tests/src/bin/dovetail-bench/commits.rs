@@ -1,4 +1,4 @@
-//! How many commands a second a quorum acknowledges, and how soon.
+//! How many commands and linearizable reads a second a quorum answers, and how soon.
 
 use std::time::{Duration, Instant};
 
@@ -7,16 +7,17 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use crate::target::Target;
+use crate::target::{Target, Work};
 
 /// Of what a command carries, in bytes.
 const TEXT_BYTES: usize = 128;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// One measurement of commits.
+/// One measurement of writes or reads.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Commits {
     pub(crate) target: &'static str,
+    pub(crate) work: &'static str,
     pub(crate) clients: usize,
     pub(crate) acknowledged: u64,
     pub(crate) failed: u64,
@@ -33,6 +34,7 @@ pub(crate) struct Commits {
 /// `clients` write one after the other each, over `channels` connections to the leader.
 pub(crate) async fn measure(
     target: &mut Target,
+    work: Work,
     clients: usize,
     channels: usize,
     lasting: Duration,
@@ -57,7 +59,7 @@ pub(crate) async fn measure(
             let (mut latencies, mut failed, mut failure) = (Vec::new(), 0u64, None);
             while Instant::now() < ends {
                 let begun = Instant::now();
-                match writer.write(client, &text, WRITE_TIMEOUT).await {
+                match writer.work(work, client, &text, WRITE_TIMEOUT).await {
                     Ok(()) => latencies.push(begun.elapsed()),
                     Err(reason) => {
                         failed += 1;
@@ -85,6 +87,7 @@ pub(crate) async fn measure(
     let ms = |quantile| histogram.value_at_quantile(quantile) as f64 / 1_000.0;
     Ok(Commits {
         target: target.name(),
+        work: work.name(),
         clients,
         acknowledged,
         failed,

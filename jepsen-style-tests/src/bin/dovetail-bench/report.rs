@@ -8,6 +8,8 @@ use serde::Serialize;
 use crate::commits::Commits;
 use crate::events::Events;
 use crate::failover::Failovers;
+use crate::size::Size;
+use crate::transfer::Transfers;
 
 /// All figures of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -15,7 +17,11 @@ pub(crate) struct Report {
     machine: Machine,
     notes: Vec<String>,
     pub(crate) commits: Vec<Commits>,
+    /// Bytes that the leader held after the commits.
+    pub(crate) memory: Vec<(&'static str, u64)>,
+    pub(crate) transfers: Vec<Transfers>,
     pub(crate) failovers: Vec<Failovers>,
+    pub(crate) size: Option<Size>,
     pub(crate) events: Option<Events>,
 }
 
@@ -52,9 +58,21 @@ impl Report {
             machine,
             notes: Vec::new(),
             commits: Vec::new(),
+            memory: Vec::new(),
+            transfers: Vec::new(),
             failovers: Vec::new(),
+            size: None,
             events: None,
         }
+    }
+
+    /// The rounds of each measurement, by work, clients and target.
+    pub(crate) fn rows(&self) -> BTreeMap<(&'static str, usize, &'static str), Vec<&Commits>> {
+        let mut rows = BTreeMap::<_, Vec<&Commits>>::new();
+        for one in &self.commits {
+            rows.entry((one.work, one.clients, one.target)).or_default().push(one);
+        }
+        rows
     }
 
     pub(crate) fn note(&mut self, note: &str) {
@@ -63,7 +81,7 @@ impl Report {
 }
 
 /// The middle one of `values`.
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
@@ -71,7 +89,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Machine { cpus, model, kernel, load_before, optimised } = &self.machine;
-        writeln!(f, "three members on loopback, fsync on; dovetail with mutual TLS, etcd without")?;
+        writeln!(f, "three members on loopback, fsync on, mutual TLS")?;
         writeln!(f, "{cpus} CPUs, {model}, Linux {kernel}, load before {load_before}")?;
         if !optimised {
             writeln!(f, "built with assertions: for figures that count, build with --release")?;
@@ -81,20 +99,16 @@ impl fmt::Display for Report {
         }
         writeln!(
             f,
-            "\n{:<10} {:>8} {:>12} {:>10} {:>10} {:>11} {:>12}  (medians of the rounds)",
-            "commits", "clients", "per second", "p50 ms", "p99 ms", "worst ms", "CPU µs each"
+            "\n{:<10} {:>6} {:>8} {:>12} {:>10} {:>10} {:>11} {:>12}  (medians of the rounds)",
+            "", "work", "clients", "per second", "p50 ms", "p99 ms", "worst ms", "CPU µs each"
         )?;
-        let mut rows = BTreeMap::<(usize, &str), Vec<&Commits>>::new();
-        for one in &self.commits {
-            rows.entry((one.clients, one.target)).or_default().push(one);
-        }
-        for ((clients, target), rounds) in rows {
+        for ((work, clients, target), rounds) in self.rows() {
             let of = |figure: fn(&Commits) -> f64| {
                 median(rounds.iter().map(|commits| figure(commits)).collect())
             };
             writeln!(
                 f,
-                "{target:<10} {clients:>8} {:>12.0} {:>10.2} {:>10.2} {:>11.1} {:>12.0}",
+                "{target:<10} {work:>6} {clients:>8} {:>12.0} {:>10.2} {:>10.2} {:>11.1} {:>12.0}",
                 of(|c| c.per_second),
                 of(|c| c.p50_ms),
                 of(|c| c.p99_ms),
@@ -117,6 +131,27 @@ impl fmt::Display for Report {
                 f,
                 "{:<10} {:>8} {:>12.0} {:>10.0} {:>18.0}",
                 one.target, one.kills, one.median_ms, one.worst_ms, one.longest_hang_ms
+            )?;
+        }
+        writeln!(
+            f,
+            "\n{:<10} {:>10} {:>12} {:>10}",
+            "transfer", "transfers", "median ms", "worst ms"
+        )?;
+        for one in &self.transfers {
+            let Transfers { target, transfers, median_ms, worst_ms, .. } = one;
+            writeln!(f, "{target:<10} {transfers:>10} {median_ms:>12.0} {worst_ms:>10.0}")?;
+        }
+        for (target, bytes) in &self.memory {
+            writeln!(f, "{target}'s leader held {} MiB after the commits", bytes / 1_024 / 1_024)?;
+        }
+        if let Some(size) = &self.size {
+            let Size { services, tasks, taken_s, leader_mib, answers_ms, ready_ms } = size;
+            writeln!(
+                f,
+                "{services} services, {tasks} tasks: taken in within {taken_s:.1} s of the start, the \
+                 leader holds {leader_mib:.0} MiB; after a restart of all the first answer came \
+                 after {answers_ms:.0} ms, all were ready after {ready_ms:.0} ms"
             )?;
         }
         if let Some(events) = &self.events {
