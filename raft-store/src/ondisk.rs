@@ -178,12 +178,13 @@ pub fn open(dir: &Path, slot: u64, config: StoreConfig) -> Result<Store, OpenErr
     let lock = folder.lock()?;
     folder.check_version()?;
     let owner = folder.owner(slot)?;
-    let guard = folder.guard()?;
+    let mut guard = folder.guard()?;
     let acknowledged = guard.written();
     let disk = Disk::open(dir, lock).map_err(|error| folder.refuse("open its database", error))?;
     let disk = Arc::new(disk);
     let log = Log::open(disk.clone()).map_err(|error| folder.refuse("read the log", error))?;
     folder.check_acknowledged(&log, acknowledged)?;
+    vouch(&disk, &log, &mut guard).map_err(|error| folder.cannot("write the guard file", error))?;
     let log = Arc::new(log);
 
     let presence = Arc::new(Presence::default());
@@ -366,6 +367,19 @@ impl Folder<'_> {
             "the raft snapshot is of quorum {theirs:?}, the owner marker says {ours:?}"
         )))
     }
+}
+
+/// Has the guard know what is found: from here on this member answers for it, and a process
+/// that ended within its last second did not tell.
+fn vouch(disk: &Disk, log: &Log, guard: &mut Guard) -> io::Result<()> {
+    let known = guard.written();
+    let flushed = known.flushed.max(log.last().map(|id| id.index));
+    let found = Acknowledged { vote: log.vote().or(known.vote), flushed };
+    if found == known {
+        return Ok(());
+    }
+    disk.flush()?;
+    guard.write(found)
 }
 
 /// Gives the ledger what a power cut took: rows up to the raft snapshot, from the
