@@ -39,7 +39,7 @@ impl Elections {
         *known = vote.max(*known);
     }
 
-    /// The newest vote that `disk` knows of, told to others or not.
+    /// The newest vote that `disk` holds when its member starts, told to others or not.
     pub fn holds(&self, disk: &str, vote: Leadership) -> Result<(), Violation> {
         match self.votes.get(disk) {
             Some(gave) if *gave > vote => {

@@ -4,44 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dovetail_control::ports::{Proposal, ProposeError, Quorum as _};
-use dovetail_routing::command::{DrainTarget, Share};
-use dovetail_routing::names::ServiceCluster;
-use dovetail_routing::snapshot::{RouteHost, RouteKey};
 use dovetail_routing::{Command, Payload};
 use tokio::time::sleep;
 
+use super::orders;
 use super::plan::Sabotage;
 use super::quorum::SimQuorum;
 use super::world::Shared;
-
-/// What a client wants next.
-fn order(world: &Shared) -> Command {
-    let services: Vec<Arc<str>> =
-        world.swarm.truth().services.values().map(|service| Arc::clone(&service.name)).collect();
-    let mut random = world.random();
-    let choice = random.u8(0..10);
-    let some = random.choice(&services).cloned();
-    let host = format!("h{}.example", random.u8(0..4));
-    let route = host.parse().ok().map(|host| RouteKey {
-        service_cluster: ServiceCluster::default(),
-        host: RouteHost::Named(host),
-        path: Default::default(),
-    });
-    match (choice, some, route) {
-        (0, Some(name), _) => Command::DrainUpstream {
-            target: DrainTarget::Service(name),
-            for_ms: Some(random.u64(500..8_000)),
-            force: random.bool(),
-        },
-        (1, Some(name), _) => Command::UndrainUpstream { target: DrainTarget::Service(name) },
-        (2, Some(service), Some(route)) => {
-            Command::SetCanary { route, shares: vec![Share { service, weight: 10_000 }] }
-        }
-        (3, _, Some(route)) => Command::ClearCanary { route },
-        (4, _, Some(route)) => Command::PromoteCanary { route, service: None },
-        _ => Command::Annotate { text: format!("note {}", random.u32(..)).into() },
-    }
-}
 
 /// Some member, rather the one that a member named.
 fn some_member(world: &Shared, hint: Option<u64>) -> Option<SimQuorum> {
@@ -107,7 +76,7 @@ pub(crate) async fn run(world: Shared, client: u64, ends: tokio::sync::watch::Re
             read(&world).await;
         } else {
             number += 1;
-            let order = order(&world);
+            let order = orders::next(&world);
             send(&world, &name, number, order).await;
         }
         world.pause(1..120).await;

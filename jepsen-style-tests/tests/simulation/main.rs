@@ -11,7 +11,7 @@
 //! ```
 //!
 //! * [`run`]: the story of one run; [`plan`]: what a seed means; [`fleet`]: many runs;
-//! * [`member`], [`network`], [`quorum`], [`docker`], [`proxies`], [`clients`]: the parts;
+//! * [`member`], [`network`], [`quorum`], [`docker`], [`proxies`], [`clients`], [`orders`]: the parts;
 //! * [`nemesis`]: faults; [`world`]: what is shared and checked; [`audit`]: the end;
 //! * [`random`]: why the same seed twice is the same run.
 
@@ -23,6 +23,7 @@ mod fleet;
 mod member;
 mod nemesis;
 mod network;
+mod orders;
 mod plan;
 mod proxies;
 mod quorum;
