@@ -210,6 +210,15 @@ fn commands() -> Vec<(&'static str, pb::command::Command)> {
             C::SetCanary(pb::SetCanary {
                 route: route(),
                 shares: vec![pb::Share { service: "shop-v2".into(), weight: 1_000 }],
+                expected_index: None,
+            }),
+        ),
+        (
+            "SetCanary that expects one",
+            C::SetCanary(pb::SetCanary {
+                route: route(),
+                shares: vec![pb::Share { service: "shop-v2".into(), weight: 1_000 }],
+                expected_index: Some(41),
             }),
         ),
         (
@@ -373,7 +382,11 @@ fn what_is_refused_is_named() {
             path: path.into(),
         });
         let shares = vec![pb::Share { service: "shop".into(), weight }];
-        on_the_wire(pb::command::Command::SetCanary(pb::SetCanary { route, shares }))
+        on_the_wire(pb::command::Command::SetCanary(pb::SetCanary {
+            route,
+            shares,
+            expected_index: None,
+        }))
     };
     let advance = |bucket: Option<u32>| {
         let latencies = |bucket| vec![pb::LatencyBucket { bucket, count: 1 }];

@@ -45,7 +45,10 @@ pub(crate) fn next(world: &Shared) -> Command {
             force: random.bool(),
         },
         1 => Command::UndrainUpstream { target: DrainTarget::Service(some) },
-        2 => Command::SetCanary { route, shares: shares(some, other, random.u16(1..10_000)) },
+        2 => {
+            let shares = shares(some, other, random.u16(1..10_000));
+            Command::SetCanary { route, shares, expected: None }
+        }
         3 => Command::ClearCanary { route },
         4 => Command::PromoteCanary { route, service: random.bool().then_some(some) },
         5 => Command::RollbackRoutes {

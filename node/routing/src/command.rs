@@ -22,7 +22,13 @@ pub enum Command {
     /// Takes another swarm's listing as the new baseline.
     AcceptSwarm { swarm: SwarmId },
     /// Gives the services of a route fixed shares, until they are cleared.
-    SetCanary { route: RouteKey, shares: Vec<Share> },
+    SetCanary {
+        route: RouteKey,
+        shares: Vec<Share>,
+        /// The entry whose order is in force on the route, or 0 when nobody's is: refused
+        /// if it is another. `None` is whatever is there.
+        expected: Option<LogIndex>,
+    },
     /// Returns a route to weights by upstreams.
     ClearCanary { route: RouteKey },
     /// Gives one service all of a route, until it is cleared.
@@ -234,10 +240,17 @@ impl Canonical for Command {
                 out.push(3);
                 name.write(out);
             }
-            Self::SetCanary { route, shares } => {
+            // Request ids are remembered with a digest of these bytes, so the older form stays.
+            Self::SetCanary { route, shares, expected: None } => {
                 out.push(4);
                 route.write(out);
                 shares.write(out);
+            }
+            Self::SetCanary { route, shares, expected: Some(expected) } => {
+                out.push(26);
+                route.write(out);
+                shares.write(out);
+                expected.write(out);
             }
             Self::ClearCanary { route } => {
                 out.push(5);
@@ -313,7 +326,12 @@ impl Canonical for Command {
             1 => Ok(Self::Annotate { text: from.read()? }),
             2 => Ok(Self::AcceptSwarm { swarm: from.read()? }),
             3 => Ok(Self::Unknown { name: from.read()? }),
-            4 => Ok(Self::SetCanary { route: from.read()?, shares: from.read()? }),
+            4 => Ok(Self::SetCanary { route: from.read()?, shares: from.read()?, expected: None }),
+            26 => Ok(Self::SetCanary {
+                route: from.read()?,
+                shares: from.read()?,
+                expected: Some(from.read()?),
+            }),
             5 => Ok(Self::ClearCanary { route: from.read()? }),
             6 => Ok(Self::PromoteCanary { route: from.read()?, service: from.read()? }),
             13 => Ok(Self::RollbackRoutes {

@@ -20,9 +20,10 @@ impl From<&Command> for pb::Command {
                 C::AcceptSwarm(pb::AcceptSwarm { swarm: swarm.to_string() })
             }
             Command::Annotate { text } => C::Annotate(pb::Annotate { text: text.to_string() }),
-            Command::SetCanary { route, shares } => C::SetCanary(pb::SetCanary {
+            Command::SetCanary { route, shares, expected } => C::SetCanary(pb::SetCanary {
                 route: Some(route.into()),
                 shares: shares.iter().map(pb::Share::from).collect(),
+                expected_index: expected.map(|index| index.0),
             }),
             Command::ClearCanary { route } => {
                 C::ClearCanary(pb::ClearCanary { route: Some(route.into()) })
@@ -103,8 +104,12 @@ impl TryFrom<pb::Command> for Command {
                 Ok(Self::AcceptSwarm { swarm: SwarmId(swarm.into()) })
             }
             Some(C::Annotate(pb::Annotate { text })) => Ok(Self::Annotate { text: text.into() }),
-            Some(C::SetCanary(pb::SetCanary { route, shares })) => {
-                Ok(Self::SetCanary { route: route_key(route)?, shares: each(shares)? })
+            Some(C::SetCanary(pb::SetCanary { route, shares, expected_index })) => {
+                Ok(Self::SetCanary {
+                    route: route_key(route)?,
+                    shares: each(shares)?,
+                    expected: expected_index.map(LogIndex),
+                })
             }
             Some(C::ClearCanary(pb::ClearCanary { route })) => {
                 Ok(Self::ClearCanary { route: route_key(route)? })

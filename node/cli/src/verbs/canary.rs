@@ -18,12 +18,15 @@ pub(crate) use runs::millis;
 const SET: &str = "\
 The shares are basis points that sum to 10,000. A service on the route that is not named
 gets nothing; each share is divided evenly over the service's upstreams.
+With --if-index nothing is changed that somebody else ordered meanwhile: it takes the index
+that `dovetail canary show` tells, or 0 for a route without a canary.
 
 Examples:
   dovetail canary set --host shop.example --service shop_v1=9000 --service shop_v2=1000
   dovetail canary set --host shop.example --path /app --service shop_v2=10000 --dry-run
   dovetail -o json canary set --host shop.example --service shop_v1=5000 \\
-      --service shop_v2=5000 --request-id deploy-42";
+      --service shop_v2=5000 --request-id deploy-42
+  dovetail canary set --host shop.example --service shop_v2=10000 --if-index 1204";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Canary {
@@ -35,6 +38,9 @@ pub(crate) enum Canary {
         /// A service by name, and its share in basis points
         #[arg(long, value_name = "NAME=SHARE", required = true, value_parser = named_share)]
         service: Vec<(String, u32)>,
+        /// Refused unless the canary in force is the order of this entry; 0 is none
+        #[arg(long, value_name = "INDEX")]
+        if_index: Option<u64>,
         #[command(flatten)]
         change: ChangeArgs,
     },
@@ -126,10 +132,11 @@ impl From<RouteArgs> for pb::RouteRef {
 
 pub(crate) async fn run(core: &Core, out: &Out, verb: Canary) -> Result<ExitCode, Failure> {
     match verb {
-        Canary::Set { route, service, change } => {
+        Canary::Set { route, service, if_index, change } => {
             let shares = service.into_iter();
-            let shares = shares.map(|(service, weight)| pb::Share { service, weight });
-            let command = pb::SetCanary { route: Some(route.into()), shares: shares.collect() };
+            let shares = shares.map(|(service, weight)| pb::Share { service, weight }).collect();
+            let command =
+                pb::SetCanary { route: Some(route.into()), shares, expected_index: if_index };
             change::send(core, out, &change, |mut client, request_id, dry_run| {
                 let command = Some(command.clone());
                 let request = pb::SetCanaryRequest { request_id, dry_run, command };

@@ -25,21 +25,14 @@ pub(super) fn canaries(
 
 fn shown(state: &State, route: &RouteKey) -> Option<pb::Canary> {
     let canary = state.canary(route)?;
-    let run = canary.run.as_ref();
-    // Whose shares are in force; of an abort that left none, whose run it was.
-    let by_run = run.filter(|run| run.shares().is_some() || canary.set.is_none());
-    let (actor, index) = match (by_run, &canary.set) {
-        (Some(run), _) => (&run.actor, run.index),
-        (None, Some(set)) => (&set.actor, set.index),
-        (None, None) => return None,
-    };
+    let (actor, index) = canary.ordered()?;
     Some(pb::Canary {
         route: Some(route.into()),
         shares: canary.shares().unwrap_or_default().iter().map(Into::into).collect(),
         actor: actor.to_string(),
         index: index.0,
         in_force: in_force(&state.snapshot(&route.service_cluster), route),
-        run: run.map(running),
+        run: canary.run.as_ref().map(running),
     })
 }
 

@@ -166,7 +166,10 @@ fn command_in_words(command: Option<Command>) -> String {
         Some(Command::AcceptSwarm(accept)) => format!("accept swarm {}", short(&accept.swarm)),
         Some(Command::Annotate(annotate)) => format!("remark: {}", short(&annotate.text)),
         Some(Command::SetCanary(canary)) => {
-            format!("canary on {}: {}", route(canary.route), shares(&canary.shares))
+            let instead =
+                canary.expected_index.map(|index| format!(", instead of that of {index}"));
+            let instead = instead.unwrap_or_default();
+            format!("canary on {}: {}{instead}", route(canary.route), shares(&canary.shares))
         }
         Some(Command::StartCanary(start)) => words::started(start),
         Some(Command::PauseCanary(one)) => format!("pause the canary on {}", route(one.route)),
@@ -356,9 +359,15 @@ mod tests {
         let set = pb::SetCanary {
             route: place("", ""),
             shares: vec![share("blue", 9_950), share("green", 50)],
+            expected_index: None,
         };
+        let swap = pb::SetCanary { expected_index: Some(7), ..set.clone() };
         for (command, told) in [
             (Command::SetCanary(set), "canary on shop.example/: blue 99.5%, green 0.5%"),
+            (
+                Command::SetCanary(swap),
+                "canary on shop.example/: blue 99.5%, green 0.5%, instead of that of 7",
+            ),
             (
                 Command::PromoteCanary(pb::PromoteCanary {
                     route: place("red", "/app"),

@@ -266,7 +266,7 @@ async fn a_proxy_is_asked_for_counters_of_routes_with_a_canary() {
         path: ContextRoot::root(),
     };
     let shares = vec![Share { service: "s0".into(), weight: 10_000 }];
-    let command = Command::SetCanary { route, shares };
+    let command = Command::SetCanary { route, shares, expected: None };
     let applied = stage.quorum.write(proposal(Payload::Command(command))).applied;
     assert!(!matches!(applied, Applied::Rejected(_)), "{applied:?}");
     let wanted = loop {

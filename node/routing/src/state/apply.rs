@@ -97,7 +97,9 @@ impl State {
             }
             Command::Annotate { .. } | Command::ChangeMembers(_) => Ok(Applied::Unchanged),
             // Orders about the shares of a route.
-            Command::SetCanary { route, shares } => self.set_canary(index, actor, route, shares),
+            Command::SetCanary { route, shares, expected } => {
+                self.set_canary(index, actor, route, shares, *expected)
+            }
             Command::ClearCanary { route } => self.clear_canary(index, route),
             Command::PromoteCanary { route, service } => {
                 self.promote_canary(index, actor, route, service.as_ref())

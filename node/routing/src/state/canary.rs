@@ -49,6 +49,14 @@ impl Canary {
         let set = || self.set.as_ref().map(|set| set.shares.as_slice());
         self.run.as_ref().and_then(Run::shares).or_else(set)
     }
+
+    /// Whose order is in force, and the entry that holds it: of an abort that left no
+    /// shares, whose run it was.
+    pub fn ordered(&self) -> Option<(&Arc<str>, LogIndex)> {
+        let gives = |run: &&Run| run.shares().is_some() || self.set.is_none();
+        let run = self.run.as_ref().filter(gives).map(|run| (&run.actor, run.index));
+        run.or_else(|| self.set.as_ref().map(|set| (&set.actor, set.index)))
+    }
 }
 
 pub(super) fn refused(reason: impl Into<Arc<str>>) -> Rejection {
@@ -89,9 +97,33 @@ impl State {
         actor: &Arc<str>,
         route: &RouteKey,
         shares: &[Share],
+        expected: Option<LogIndex>,
     ) -> Result<Applied, Rejection> {
         self.check_none_runs(route)?;
+        self.check_expected(route, expected)?;
         self.give(index, actor, route, shares)
+    }
+
+    /// Whether the order in force on a route is the one that somebody built upon.
+    fn check_expected(
+        &self,
+        route: &RouteKey,
+        expected: Option<LogIndex>,
+    ) -> Result<(), Rejection> {
+        let Some(expected) = expected else { return Ok(()) };
+        let ordered = self.canary(route).and_then(Canary::ordered);
+        let found = ordered.map_or(LogIndex(0), |(_, index)| index);
+        if found == expected {
+            return Ok(());
+        }
+        let found = match ordered {
+            Some((actor, index)) => format!("{actor} ordered it at index {index}"),
+            None => "nobody ordered any".to_owned(),
+        };
+        Err(refused(format!(
+            "the canary on {route} is another than at index {expected}: {found}; \
+             dovetail canary show shows it"
+        )))
     }
 
     /// Fixed shares, whatever ran there before.

@@ -116,7 +116,7 @@ fn published() -> Vec<Change> {
 fn order_on_the_route() -> impl Strategy<Value = (Command, u64, bool)> {
     let order = prop_oneof![
         4 => run(),
-        1 => shares().prop_map(|shares| Command::SetCanary { route: key(), shares }),
+        1 => shares().prop_map(|shares| Command::SetCanary { route: key(), shares, expected: None }),
         1 => Just(Command::ClearCanary { route: key() }),
         1 => Just(Command::PromoteCanary { route: key(), service: None }),
     ];

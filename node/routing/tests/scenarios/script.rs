@@ -106,8 +106,12 @@ impl Script {
             }
             "annotate" => return self.command(Command::Annotate { text: rest(arguments) }),
             "set-canary" => {
-                let shares = crate::orders::shares(more);
-                return self.command(Command::SetCanary { route: route(&name), shares });
+                let is_expected = |one: &&(String, Option<String>)| one.0 == "if-index";
+                let expected = more.iter().find(is_expected).and_then(|one| one.1.as_ref());
+                let expected = expected.map(|index| LogIndex(index.parse().expect("an index")));
+                let given: Vec<_> = more.iter().filter(|one| !is_expected(one)).cloned().collect();
+                let shares = crate::orders::shares(&given);
+                return self.command(Command::SetCanary { route: route(&name), shares, expected });
             }
             "clear-canary" => return self.command(Command::ClearCanary { route: route(&name) }),
             "promote-canary" => {

@@ -12,7 +12,7 @@ fn canary(request_id: &str, host: &str, shares: &[(&str, u32)]) -> pb::SetCanary
     pb::SetCanaryRequest {
         request_id: request_id.to_owned(),
         dry_run: false,
-        command: Some(pb::SetCanary { route: Some(route), shares }),
+        command: Some(pb::SetCanary { route: Some(route), shares, expected_index: None }),
     }
 }
 
