@@ -6,13 +6,15 @@
 mod ask;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 
+use crate::namespaces::Namespaces;
 use crate::supervisor::{Executables, Place, Process, ProcessConfig, run_to_end};
 
 /// How long a command of `dovetail` may take before it counts as hung.
@@ -41,6 +43,10 @@ pub struct ClusterConfig {
     pub service_clusters: BTreeMap<u8, String>,
     /// What `--config` of every member leads to, in TOML.
     pub config: Option<String>,
+    /// Each process in a network namespace of its own, on these machines; loopback when absent.
+    pub namespaces: Option<Namespaces>,
+    /// Where the folders of members' data are; that of the cluster when absent.
+    pub disks: Option<PathBuf>,
 }
 
 impl Default for ClusterConfig {
@@ -54,6 +60,8 @@ impl Default for ClusterConfig {
             proxy_arguments: Vec::new(),
             service_clusters: BTreeMap::new(),
             config: None,
+            namespaces: None,
+            disks: None,
         }
     }
 }
@@ -73,7 +81,10 @@ impl Cluster {
     /// Claims addresses and makes the certificates; starts nothing.
     pub async fn prepare(config: ClusterConfig) -> anyhow::Result<Self> {
         let executables = Executables::find()?;
-        let place = Place::claim()?;
+        let place = match &config.namespaces {
+            None => Place::claim()?,
+            Some(namespaces) => Place::on(namespaces.network())?,
+        };
         let cluster = Self {
             members: (0..config.members).map(|_| None).collect(),
             proxies: (0..config.proxies).map(|_| None).collect(),
@@ -185,7 +196,20 @@ impl Cluster {
     }
 
     pub fn member_data_dir(&self, slot: u8) -> PathBuf {
-        self.place.path(&format!("member-{slot}"))
+        match &self.config.disks {
+            None => self.place.path(&format!("member-{slot}")),
+            Some(disks) => disks.join(format!("member-{slot}/data")),
+        }
+    }
+
+    /// The machine of a member, as its namespace is numbered.
+    pub fn member_host(&self, slot: u8) -> u8 {
+        MEMBER_HOST + slot
+    }
+
+    /// The machine of a proxy.
+    pub fn proxy_host(&self, number: u8) -> u8 {
+        PROXY_HOST + number
     }
 
     pub fn proxy_data_dir(&self, number: u8) -> PathBuf {
@@ -226,7 +250,8 @@ impl Cluster {
             arguments.extend(["--config".to_owned(), file]);
         }
         arguments.extend(self.config.member_arguments.iter().cloned());
-        self.process_config(&format!("member-{slot}"), &self.executables.dovetaild, arguments)
+        let (name, host) = (format!("member-{slot}"), self.member_host(slot));
+        self.process_config(&name, host, &self.executables.dovetaild, arguments)
     }
 
     /// How a proxy is started.
@@ -256,21 +281,27 @@ impl Cluster {
         .map(str::to_owned)
         .into();
         arguments.extend(self.config.proxy_arguments.iter().cloned());
-        self.process_config(&format!("proxy-{number}"), &self.executables.proxy, arguments)
+        let (name, host) = (format!("proxy-{number}"), self.proxy_host(number));
+        self.process_config(&name, host, &self.executables.proxy, arguments)
     }
 
     fn process_config(
         &self,
         name: &str,
-        executable: &std::path::Path,
+        host: u8,
+        executable: &Path,
         arguments: Vec<String>,
     ) -> ProcessConfig {
-        ProcessConfig {
-            name: name.to_owned(),
-            executable: executable.to_path_buf(),
-            arguments: arguments.into_iter().map(Into::into).collect(),
-            log: self.place.path(&format!("{name}.log")),
+        let mut arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+        let mut executable = executable.to_path_buf();
+        if let Some(namespaces) = &self.config.namespaces {
+            // It becomes the process itself, so signals reach whom they are meant for.
+            let enter = namespaces.enter(host).into_iter().chain([executable.into()]);
+            arguments.splice(0..0, enter);
+            executable = "nsenter".into();
         }
+        let log = self.place.path(&format!("{name}.log"));
+        ProcessConfig { name: name.to_owned(), executable, arguments, log }
     }
 
     /// Starts a member, anew if it runs.

@@ -9,6 +9,7 @@ mod eventually;
 pub mod history;
 pub mod http;
 pub mod load;
+pub mod namespaces;
 pub mod operator;
 pub mod status;
 pub mod supervisor;

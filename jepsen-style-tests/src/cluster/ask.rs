@@ -95,6 +95,23 @@ impl Cluster {
         .await
     }
 
+    /// Waits until somebody leads all members, and they answer; who it is.
+    pub async fn agreement_of_members(&self, deadline: Duration) -> Result<u8, NotReached> {
+        reached(deadline, || async {
+            let status = self.status().await?;
+            let away = status.members.iter().find(|member| !member.reachable);
+            match (status.leader(), away) {
+                (Some(leader), None) if status.members.len() == self.members.len() => {
+                    u8::try_from(leader).map_err(|_| format!("the leader is member {leader}"))
+                }
+                (None, _) => Err("no leader is known".to_owned()),
+                (_, Some(away)) => Err(format!("member {} is not reachable", away.id)),
+                (Some(_), None) => Err(format!("{} members are known", status.members.len())),
+            }
+        })
+        .await
+    }
+
     /// Waits until `host` is answered through every proxy; by whom, in their order.
     pub async fn routed(&self, host: &str, deadline: Duration) -> Result<Vec<String>, NotReached> {
         reached(deadline, || async {

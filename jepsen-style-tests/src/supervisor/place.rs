@@ -47,6 +47,16 @@ impl Place {
         Err(PlaceError::Addresses(last))
     }
 
+    /// Takes a /24 that is nobody else's, such as one in a namespace of its own.
+    pub fn on(network: [u8; 3]) -> Result<Self, PlaceError> {
+        let folder =
+            tempfile::Builder::new().prefix("dovetail-").tempdir().map_err(PlaceError::Folder)?;
+        let [a, b, c] = network;
+        let claim = TcpListener::bind((Ipv4Addr::new(a, b, c, 254), CLAIM_PORT));
+        let claim = claim.map_err(PlaceError::Addresses)?;
+        Ok(Self { network, _claim: claim, folder, kept: false })
+    }
+
     /// The address of the `host`th machine of this place.
     pub fn ip(&self, host: u8) -> IpAddr {
         let [a, b, c] = self.network;

@@ -1,0 +1,188 @@
+//! The faults: how each begins, how it ends, and how it is known that it took effect.
+
+mod links;
+mod members;
+mod proxies;
+
+use std::time::Duration;
+
+use dovetail_jepsen::cluster::Cluster;
+use dovetail_jepsen::history::{Nemesis, Seen, What};
+use dovetail_jepsen::namespaces::Namespaces;
+use dovetail_jepsen::swarm::Swarm;
+use dovetail_stand_in::Fault as DockerFault;
+
+use crate::clients::World;
+use crate::disks::Disks;
+
+/// What may be broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub(crate) enum Fault {
+    /// Every one that can be had here
+    All,
+    /// kill -9 of some members, up to all of them
+    Kill,
+    /// SIGSTOP and SIGCONT of some members
+    Pause,
+    /// The leader hears nobody, and nobody hears it
+    IsolateLeader,
+    /// Members and proxies in two parts
+    Halves,
+    /// Two parts with one member that is in both
+    Bridge,
+    /// One member is heard by nobody, but hears all
+    OneWay,
+    /// Each member hears its two neighbours only; with five
+    Ring,
+    /// Members lose a part of all packets
+    Loss,
+    /// Some members lose power, and all that they did not sync, up to all of them
+    PowerCut,
+    /// A member has no room left
+    DiskFull,
+    /// A member loses its disk, and is replaced
+    Replace,
+    /// Processes that do nothing take the processors
+    Starve,
+    /// Docker takes requests and answers none
+    DockerHang,
+    /// SIGTERM and start of each member in turn
+    Rolling,
+    /// kill -9 of a proxy
+    KillProxy,
+    /// SIGSTOP and SIGCONT of a proxy
+    PauseProxy,
+    /// Jumps of the wall clock: cannot be had yet
+    Clock,
+}
+
+impl Fault {
+    /// All that can be had with so many members.
+    pub(crate) fn every(members: u8) -> Vec<Self> {
+        let all = <Self as clap::ValueEnum>::value_variants().iter().copied();
+        let can = |fault: &Self| match fault {
+            Self::All | Self::Clock => false,
+            Self::Ring => members >= 5,
+            _ => true,
+        };
+        all.filter(can).collect()
+    }
+
+    /// As on the command line.
+    pub(crate) fn name(self) -> String {
+        let value = clap::ValueEnum::to_possible_value(&self);
+        value.map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+/// All that faults are inflicted on.
+#[derive(Debug)]
+pub(crate) struct Field {
+    pub(crate) cluster: Cluster,
+    pub(crate) swarm: Swarm,
+    pub(crate) namespaces: Namespaces,
+    pub(crate) disks: Disks,
+    pub(crate) world: World,
+    pub(crate) random: fastrand::Rng,
+}
+
+impl Field {
+    /// Inflicts a fault, holds it for a while, ends it, and writes down what is known of it.
+    pub(crate) async fn inflict(&mut self, fault: Fault) -> anyhow::Result<()> {
+        let hold = Duration::from_millis(self.random.u64(1_500..6_000));
+        let victims = self.some_members(fault);
+        let on = match fault {
+            Fault::Kill | Fault::Pause | Fault::PowerCut | Fault::DiskFull => {
+                victims.iter().map(u8::to_string).collect::<Vec<_>>().join(",")
+            }
+            _ => String::new(),
+        };
+        let name = fault.name();
+        let begun = What::FaultBegun { name: name.clone(), on: on.clone() };
+        self.world.recorder.event(begun);
+        let nemesis = match fault {
+            Fault::All => Nemesis::Skipped { why: "it stands for others".to_owned() },
+            Fault::Clock => Nemesis::Skipped { why: "there is no hook for it yet".to_owned() },
+            Fault::Kill => self.kill(&victims, hold).await?,
+            Fault::Pause => self.pause(&victims, hold).await?,
+            Fault::PowerCut => self.power_cut(&victims, hold).await?,
+            Fault::DiskFull => self.disk_full(&victims, hold).await?,
+            Fault::Replace => self.replace().await?,
+            Fault::Rolling => self.rolling().await?,
+            Fault::IsolateLeader
+            | Fault::Halves
+            | Fault::Bridge
+            | Fault::OneWay
+            | Fault::Ring
+            | Fault::Loss => self.links(fault, hold).await?,
+            Fault::Starve => starve(hold).await?,
+            Fault::DockerHang => {
+                self.swarm.stand_in().fault_for("", DockerFault::Hang, hold);
+                tokio::time::sleep(hold).await;
+                Nemesis::Installed
+            }
+            Fault::KillProxy => self.kill_proxy(hold).await?,
+            Fault::PauseProxy => self.pause_proxy(hold).await?,
+        };
+        self.world.recorder.event(What::FaultEnded { name, on, nemesis });
+        self.revive("after a fault")
+    }
+
+    /// Starts again whoever ended, and writes down who did so unasked.
+    pub(crate) fn revive(&mut self, when: &str) -> anyhow::Result<()> {
+        for slot in self.cluster.slots() {
+            let Err(error) = self.cluster.member(slot) else { continue };
+            let why = format!("{when}: {error:#}");
+            self.world.recorder.seen(&format!("member-{slot}"), Seen::Ended { why });
+            self.cluster.start_member(slot)?;
+        }
+        for number in self.cluster.proxy_numbers() {
+            let Err(error) = self.cluster.proxy(number) else { continue };
+            let why = format!("{when}: {error:#}");
+            self.world.recorder.seen(&format!("proxy-{number}"), Seen::Ended { why });
+            self.cluster.start_proxy(number)?;
+        }
+        Ok(())
+    }
+
+    /// Whom a fault of members hits: mostly few, and all now and then where that may be.
+    fn some_members(&mut self, fault: Fault) -> Vec<u8> {
+        let mut slots: Vec<u8> = self.cluster.slots().collect();
+        self.random.shuffle(&mut slots);
+        let all = slots.len();
+        let many = match fault {
+            Fault::Kill | Fault::PowerCut | Fault::Pause => match self.random.u8(..4) {
+                0 => all,
+                1 => all / 2 + 1,
+                _ => 1,
+            },
+            _ => 1,
+        };
+        slots.truncate(many);
+        slots
+    }
+}
+
+/// More processes than processors, each of which wants one.
+async fn starve(hold: Duration) -> anyhow::Result<Nemesis> {
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    let spin = || {
+        let mut command = tokio::process::Command::new("sh");
+        command.args(["-c", "while :; do :; done"]).kill_on_drop(true).spawn()
+    };
+    let mut spinners = Vec::new();
+    for _ in 0..processors * 3 {
+        spinners.push(spin()?);
+    }
+    tokio::time::sleep(hold).await;
+    let mut running = 0;
+    for spinner in &mut spinners {
+        running += usize::from(spinner.try_wait()?.is_none());
+        spinner.kill().await?;
+    }
+    Ok(if running == spinners.len() {
+        Nemesis::Installed
+    } else {
+        Nemesis::Indeterminate { why: format!("{running} of {} ran on", spinners.len()) }
+    })
+}

@@ -1,0 +1,117 @@
+//! Breaks a whole system of real processes on one machine, and checks what became of it.
+//!
+//! Members and proxies live each in a network namespace of its own, members on disks of
+//! their own; clients order, read and ask, faults come and go by a seed, and a history of
+//! it all is checked. Exit 1 when something was violated or a demanded fault never took
+//! effect, 3 when it cannot be run here.
+
+mod clients;
+mod disks;
+mod faults;
+mod finish;
+mod registers;
+mod remarks;
+mod report;
+mod requests;
+mod run;
+mod schedule;
+mod steps;
+mod watchers;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use dovetail_jepsen::{checks, history::History, namespaces};
+
+use crate::faults::Fault;
+
+/// What the exit code says when there is no root, or a program is missing.
+const CANNOT_RUN: u8 = 3;
+
+/// Breaks a system and checks its history.
+#[derive(Debug, Parser)]
+enum Arguments {
+    /// Starts a system, breaks it for some minutes, heals it, and checks all properties
+    Run(Run),
+    /// Checks a history that was kept
+    Check {
+        /// What `run` wrote: history.jsonl
+        history: PathBuf,
+    },
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct Run {
+    /// How long faults come and go; it takes a minute more to start, heal and check
+    #[arg(long, default_value_t = 3.0)]
+    minutes: f64,
+    /// Of the quorum
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=5))]
+    members: u8,
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
+    proxies: u8,
+    /// Faults, each of which has to take effect
+    #[arg(long, value_delimiter = ',', value_enum, default_value = "all")]
+    nemesis: Vec<Fault>,
+    /// What happens when; chosen and printed when absent
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Where history, logs and report are written; a folder that is not there yet
+    #[arg(long)]
+    keep: Option<PathBuf>,
+    /// Set by itself, in its own namespaces
+    #[arg(long, hide = true)]
+    inside: bool,
+}
+
+#[expect(clippy::print_stderr, clippy::print_stdout, reason = "what it finds is its output")]
+fn main() -> ExitCode {
+    match Arguments::parse() {
+        Arguments::Check { history } => match History::load(&history) {
+            Ok(history) => verdict(&checks::all(&history)),
+            Err(error) => {
+                eprintln!("{error:#}");
+                ExitCode::from(2)
+            }
+        },
+        Arguments::Run(run) if run.inside => match inside(run) {
+            Ok(verdicts) => verdict(&verdicts),
+            Err(error) => {
+                println!("the run broke, and proves nothing: {error:#}");
+                ExitCode::from(2)
+            }
+        },
+        Arguments::Run(_) => match namespaces::missing() {
+            Some(reason) => {
+                eprintln!("skipped: {reason}");
+                ExitCode::from(CANNOT_RUN)
+            }
+            None => outside().unwrap_or_else(|error| {
+                eprintln!("{error:#}");
+                ExitCode::from(2)
+            }),
+        },
+    }
+}
+
+/// Runs this program once more, where it sees nothing but what it makes.
+fn outside() -> anyhow::Result<ExitCode> {
+    let mut command = namespaces::private(&std::env::current_exe()?);
+    let status = command.args(std::env::args_os().skip(1)).arg("--inside").status()?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(ExitCode::from(code.unwrap_or(2)))
+}
+
+fn inside(run: Run) -> anyhow::Result<Vec<checks::Verdict>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(run::run(run))
+}
+
+#[expect(clippy::print_stdout, reason = "the verdict is its output")]
+fn verdict(verdicts: &[checks::Verdict]) -> ExitCode {
+    for verdict in verdicts {
+        println!("{verdict}");
+    }
+    ExitCode::from(u8::from(!verdicts.iter().all(checks::Verdict::holds)))
+}

@@ -1,0 +1,64 @@
+//! A short run of `dovetail-break`: real processes, real disks, real faults, all checks.
+//!
+//! `DOVETAIL_BREAK_MINUTES` says how long faults come and go (1.5 unless given; each comes
+//! at least once, however long that takes), `DOVETAIL_BREAK_SEED` repeats an order of them.
+
+use std::process::Command;
+
+/// Each of them takes effect at least once, or the run fails.
+const FAULTS: &str = "kill,pause,isolate-leader,halves,power-cut,disk-full,replace,kill-proxy";
+/// The exit code without root or a program that is needed.
+const CANNOT_RUN: i32 = 3;
+
+#[test]
+fn processes_under_faults_keep_their_promises() {
+    let variable = |name: &str, otherwise: &str| match std::env::var(name) {
+        Ok(given) => given,
+        Err(_) => otherwise.to_owned(),
+    };
+    let minutes = variable("DOVETAIL_BREAK_MINUTES", "1.5");
+    let seed = variable("DOVETAIL_BREAK_SEED", &fastrand::u32(..).to_string());
+    let output = Command::new(env!("CARGO_BIN_EXE_dovetail-break"))
+        .args(["run", "--minutes", &minutes, "--seed", &seed, "--nemesis", FAULTS])
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    println!("{told}{errors}");
+    if output.status.code() == Some(CANNOT_RUN) {
+        return;
+    }
+    assert_eq!(output.status.code(), Some(0), "seed {seed}");
+}
+
+#[test]
+fn a_history_that_was_kept_is_checked_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("history.jsonl");
+    let line = |at: u32, rest: &str| format!("{{\"at\":{at},{rest}}}\n");
+    let read = |id: u32, value: &str| {
+        let op = "\"op\":{\"f\":\"read\",\"key\":\"r\"},\"client\":\"one\"";
+        let answer = format!("\"answer\":{{\"a\":\"value\",\"value\":{value}}}");
+        line(id, &format!("\"type\":\"invoke\",\"id\":{id},{op}"))
+            + &line(id, &format!("\"type\":\"ok\",\"id\":{id},{answer}"))
+    };
+    // Nobody wrote it.
+    std::fs::write(&path, read(1, "null") + &read(2, "7")).unwrap();
+    let checked = Command::new(env!("CARGO_BIN_EXE_dovetail-break"))
+        .arg("check")
+        .arg(&path)
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&checked.stdout);
+    assert_eq!(checked.status.code(), Some(1), "{told}");
+    assert!(told.contains("linearizable registers: VIOLATED"), "{told}");
+    assert!(told.contains("read 7 (begun at line 3"), "{told}");
+    assert!(told.contains("set of remarks: NOT EXERCISED"), "{told}");
+
+    std::fs::write(&path, "what\n").unwrap();
+    let broken =
+        Command::new(env!("CARGO_BIN_EXE_dovetail-break")).arg("check").arg(&path).output();
+    let broken = broken.unwrap();
+    assert_eq!(broken.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&broken.stderr).contains("line 1: what"), "{broken:?}");
+}
