@@ -33,6 +33,10 @@ async fn run(mut work: Work, mount: Mount, mut queue: UnboundedReceiver<Job>) {
                     jobs.push(job);
                 }
                 jobs = before_the_flush(&mut work, jobs);
+                if jobs.is_empty() {
+                    // Everybody was answered too early: nobody waits for this flush.
+                    continue;
+                }
                 mount.begin_flush();
                 sleep(mount.sync_delay()).await;
                 work.flush();
