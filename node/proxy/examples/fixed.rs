@@ -1,7 +1,8 @@
 //! A proxy with a fixed table, for measurements: `fixed LISTEN HOST UPSTREAM…`.
 //!
 //! No core, no access log; one thread, or `THREADS` of the environment. With `HTTPS` (an
-//! address) and `SECRETS_DIR` (where `fixed.pem` holds chain and key), TLS as well.
+//! address) and `SECRETS_DIR` (where `fixed.pem` holds chain and key), TLS as well. With
+//! `HIDE_INFO_HEADERS`, answers do not say who served them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -60,7 +61,9 @@ fn run() -> Result<(), Failure> {
     let (path, options) = (ContextRoot::root(), RouteOptions::default());
     let routes = vec![Route { host: RouteHost::Named(host), path, tls, options, services }];
     let revision = Revision(1);
-    let snapshot = Arc::new(Snapshot { revision, routes, ..Snapshot::default() });
+    let mut snapshot = Snapshot { revision, routes, ..Snapshot::default() };
+    snapshot.options.hide_info_headers = std::env::var_os("HIDE_INFO_HEADERS").is_some();
+    let snapshot = Arc::new(snapshot);
     let access_log = std::env::var("ACCESS_LOG").unwrap_or_else(|_| "none".to_owned());
     let server = Config {
         http,

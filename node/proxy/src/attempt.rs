@@ -18,10 +18,10 @@ use http::{Request, StatusCode, request, response};
 use crate::balance::{ATTEMPTS_MAX, Tried};
 use crate::body::{BodyFault, BodyState, Gate, Received, RequestBody};
 use crate::dial::{DialError, ExchangeError, UpstreamConn};
+use crate::early::Listener;
 use crate::http2::{Exchange, Failure};
 use crate::record::Record;
 use crate::respond::ProxyError;
-use crate::stream::Wire;
 use crate::table::{Options, RouteEntry};
 use crate::target::InvalidHost;
 use crate::upstream::now_ms;
@@ -87,7 +87,7 @@ pub struct Attempts<'r> {
     /// Whether it is gRPC, which needs HTTP/2.
     pub grpc: bool,
     /// The client, if it may hear of interim answers.
-    pub client: Option<&'r Rc<Wire>>,
+    pub client: Option<Listener>,
     pub outgoing: Outgoing,
     pub state: Rc<BodyState>,
     /// Given for a large body.
@@ -215,7 +215,8 @@ impl Attempts<'_> {
         };
         let request = self.take(position)?;
         let (after, send) = (self.options.read_timeout, self.send_timeout);
-        let exchanged = conn.exchange(request, &self.state, self.client, after, send).await;
+        let exchanged =
+            conn.exchange(request, &self.state, self.client.as_ref(), after, send).await;
         let failure = match exchanged {
             Ok(response) => {
                 let (head, incoming) = response.into_parts();
@@ -259,7 +260,7 @@ impl Attempts<'_> {
         let exchange = Exchange {
             https: destination.tls.is_some(),
             gate: self.outgoing.gate.as_deref(),
-            client: self.client,
+            client: self.client.as_ref(),
             state: &self.state,
             response_timeout: self.options.read_timeout,
         };

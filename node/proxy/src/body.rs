@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::client_body::ClientBody;
 use crate::dial::UpstreamConn;
 use crate::framing::Violation;
 use crate::http2::Http2Body;
@@ -89,7 +90,7 @@ pub enum RequestBody {
 /// A body that is being received.
 #[derive(Debug)]
 pub struct Upload {
-    incoming: Incoming,
+    incoming: ClientBody,
     limit: Option<u64>,
     seen: u64,
     state: Rc<BodyState>,
@@ -102,7 +103,7 @@ pub struct Upload {
 impl RequestBody {
     /// The body of a request; `limit` is the most that it may have.
     pub fn new(
-        incoming: Incoming,
+        incoming: ClientBody,
         limit: Option<u64>,
         state: &Rc<BodyState>,
         wire: &Rc<Wire>,

@@ -1,5 +1,10 @@
 //! One client's connection: which protocol it speaks, how long it may be silent, how it ends.
 
+mod http2;
+mod reply;
+
+pub use reply::Reply;
+
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::Future;
@@ -14,15 +19,16 @@ use dovetail_routing::names::SecretName;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::body::{ResponseBody, Streaming};
 use crate::carrier::Carrier;
+use crate::client_body::ClientBody;
 use crate::forward::{Answered, AnsweredBody, forward};
 use crate::opening::{client_of, open, sniff};
 use crate::passthrough::{self, Passthrough};
@@ -38,14 +44,6 @@ const HEAD_BYTES_MAX: u32 = 16 * 1_024;
 const HEAD_BYTES_LIMITS: std::ops::RangeInclusive<u64> = 1_024..=64 * 1_024;
 /// How much of a body may wait in memory for the slower side.
 const BUFFER_BYTES_MAX: usize = 256 * 1_024;
-/// The same for each of an HTTP/2 connection's many requests.
-const STREAM_BUFFER_BYTES_MAX: usize = 64 * 1_024;
-/// Requests that one HTTP/2 connection may have under way.
-const STREAMS_MAX: u32 = 128;
-/// Requests that a client may reset before they were looked at, and requests in error
-/// that it may make, until its connection is ended (CVE-2023-44487, CVE-2025-8671).
-const RESETS_PENDING_MAX: usize = 20;
-const RESETS_LOCAL_MAX: usize = 128;
 /// Most bytes, and longest time, of a refused request that are still read, so that the
 /// client reads the refusal before it sees the connection end.
 const LINGER_BYTES_MAX: usize = 512 * 1_024;
@@ -128,7 +126,7 @@ pub async fn run(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, port: Por
         worker,
     });
     if http2 {
-        serve_http2(down, stream, phase).await
+        http2::serve(down, stream, phase).await
     } else {
         serve_http1(down, stream, phase).await
     }
@@ -142,7 +140,10 @@ async fn serve_http1(
     let socket = stream.socket();
     let service = {
         let down = Rc::clone(&down);
-        service_fn(move |request| answer(Rc::clone(&down), request))
+        service_fn(move |request: Request<Incoming>| {
+            let answer = answer(Rc::clone(&down), request.map(ClientBody::Http1));
+            async move { Ok::<_, Infallible>(answer.await) }
+        })
     };
     let mut conn = http1::Builder::new()
         .half_close(true)
@@ -151,8 +152,11 @@ async fn serve_http1(
         .max_buf_size(BUFFER_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
     let ended = {
-        let graceful = |conn: Pin<&mut _>| http1::Connection::graceful_shutdown(conn);
-        drive(&down, Pin::new(&mut conn), &socket, &mut phase, Phase::Closing, graceful).await
+        let tell = |conn: Pin<&mut _>, word| match word {
+            Word::Goodbye => http1::Connection::graceful_shutdown(conn),
+            Word::Probe => {}
+        };
+        drive(&down, Pin::new(&mut conn), &socket, &mut phase, Phase::Closing, tell).await
     };
     drop(socket);
     if ended.is_none() {
@@ -179,53 +183,24 @@ async fn serve_http1(
     }
 }
 
-async fn serve_http2(
-    down: Rc<Downstream>,
-    stream: ClientStream,
-    mut phase: watch::Receiver<Phase>,
-) {
-    let socket = stream.socket();
-    down.wire.pace_uploads(down.worker.patience());
-    let service = {
-        let down = Rc::clone(&down);
-        service_fn(move |request| {
-            let down = Rc::clone(&down);
-            async move {
-                let answered = answer(Rc::clone(&down), request).await;
-                answered.map(|response| response.map(|body| down.wire.responses.watch(body)))
-            }
-        })
-    };
-    let conn = http2::Builder::new(LocalExecutor)
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(down.head_bytes_max())
-        .max_send_buf_size(STREAM_BUFFER_BYTES_MAX)
-        .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
-        .max_local_error_reset_streams(RESETS_LOCAL_MAX)
-        .initial_stream_window_size(256 * 1_024)
-        .initial_connection_window_size(1_024 * 1_024)
-        .keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(20))
-        .serve_connection(TokioIo::new(stream), service);
-    let conn = pin!(conn);
-    let graceful = |conn: Pin<&mut _>| http2::Connection::graceful_shutdown(conn);
-    // GOAWAY loses no request: it is said as soon as the drain begins.
-    drive(&down, conn, &socket, &mut phase, Phase::Lame, graceful).await;
-    if down.wire.is_flooded() {
-        down.worker.telemetry.connection_ended("flood");
-    }
+/// What [`drive`] has to say to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    /// It takes no more requests, and ends once those under way are answered.
+    Goodbye,
+    /// Its client is asked for a sign of life.
+    Probe,
 }
 
 /// Runs a connection under the clock and the drain. Returns `None` if it was broken off.
-async fn drive<C: Future<Output = hyper::Result<()>>>(
+async fn drive<C: Future>(
     down: &Downstream,
     mut conn: Pin<&mut C>,
     socket: &Socket,
     phase: &mut watch::Receiver<Phase>,
-    graceful_from: Phase,
-    graceful: impl Fn(Pin<&mut C>),
-) -> Option<hyper::Result<()>> {
+    goodbye_from: Phase,
+    tell: impl Fn(Pin<&mut C>, Word),
+) -> Option<C::Output> {
     let wire = &down.wire;
     let mut told = false;
     let start = Instant::now() + down.worker.patience().head;
@@ -240,9 +215,9 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
                     down.worker.telemetry.connection_ended("cut_off");
                     return None;
                 }
-                if now >= graceful_from && !told {
+                if now >= goodbye_from && !told {
                     told = true;
-                    graceful(conn.as_mut());
+                    tell(conn.as_mut(), Word::Goodbye);
                 }
             }
             () = timer.as_mut() => {
@@ -250,13 +225,18 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
                 wire.note_closed(wire.in_flight() > 0 && is_closed(socket));
                 match wire.expiry(&down.worker.patience(), now) {
                     Expiry::Until(next) => timer.as_mut().reset(next.into()),
+                    Expiry::Probe => {
+                        tell(conn.as_mut(), Word::Probe);
+                        // There are other limits to look at.
+                        timer.as_mut().reset(now.into());
+                    }
                     Expiry::Idle => {
                         // Told once, it ends by itself; a client that never reads is cut off.
                         if told {
                             return None;
                         }
                         told = true;
-                        graceful(conn.as_mut());
+                        tell(conn.as_mut(), Word::Goodbye);
                         timer.as_mut().reset((now + LINGER_MAX).into());
                     }
                     Expiry::Stalled(at) => {
@@ -294,10 +274,7 @@ impl Downstream {
 }
 
 /// Answers one request, always.
-async fn answer(
-    down: Rc<Downstream>,
-    request: Request<Incoming>,
-) -> Result<Response<ResponseBody>, Infallible> {
+async fn answer(down: Rc<Downstream>, request: Request<ClientBody>) -> Response<ResponseBody> {
     let (parts, incoming) = request.into_parts();
     let http2 = parts.version == Version::HTTP_2;
     let mut record = down.record(&parts.method, &parts.uri);
@@ -332,7 +309,7 @@ async fn answer(
     } else if down.worker.is_lame() && !switching {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response)
+    response
 }
 
 /// Reads on for a moment after a refusal: closing at once would make the kernel reset
@@ -351,18 +328,4 @@ pub async fn linger(mut tcp: impl AsyncRead + AsyncWrite + Unpin) {
         }
     };
     let _ = tokio::time::timeout(LINGER_MAX, drained).await;
-}
-
-/// Runs HTTP/2 streams on the thread of their connection.
-#[derive(Clone, Copy, Debug)]
-struct LocalExecutor;
-
-impl<F> hyper::rt::Executor<F> for LocalExecutor
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
-    fn execute(&self, stream: F) {
-        tokio::task::spawn_local(stream);
-    }
 }

@@ -23,9 +23,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::body::{BodyState, RequestBody};
-use crate::early::Ear;
+use crate::early::{Ear, Listener};
 use crate::socket::{USER_TIMEOUT, UpstreamStream};
-use crate::stream::Wire;
 use crate::upstream::Upstream;
 use crate::upstream_tls::Terms;
 
@@ -175,13 +174,13 @@ impl UpstreamConn {
     /// Sends `request` and waits for the head of the response, as long as `state` says
     /// that its body comes along, and `response_timeout` more.
     ///
-    /// `client` hears of interim answers. `send_timeout` is given for a request with a large body: a peer that takes no
-    /// bytes for a while is then merely slow.
+    /// `client` hears of interim answers. `send_timeout` is given for a request with a large
+    /// body: a peer that takes no bytes for a while is then merely slow.
     pub async fn exchange(
         &mut self,
         request: Request<RequestBody>,
         state: &BodyState,
-        client: Option<&Rc<Wire>>,
+        client: Option<&Listener>,
         response_timeout: Duration,
         send_timeout: Option<Duration>,
     ) -> Result<Response<Incoming>, ExchangeError> {

@@ -1,11 +1,14 @@
-//! Interim answers (1xx) on their way from an upstream to a client of HTTP/1.1.
+//! Interim answers (1xx) on their way from an upstream to a client.
 //!
-//! hyper's client skips them and its server cannot say them, so they go beside it. The
-//! [`Ear`] listens to the first bytes of each answer, and the [`Relay`] speaks between
-//! what hyper writes: only while hyper has nothing left to write, since only then it is
-//! certain that no other answer's bytes come first. Else it is dropped, as a client may
-//! do with any 1xx. `100 Continue` is not among them: hyper says it when the upstream
-//! asks for the body. Neither is 101, which is an answer.
+//! hyper's client skips them and its server cannot say them, so in HTTP/1.1 they go beside
+//! it. The [`Ear`] listens to the first bytes of each answer, and the [`Relay`] speaks
+//! between what hyper writes: only while hyper has nothing left to write, since only then it
+//! is certain that no other answer's bytes come first. Else it is dropped, as a client may
+//! do with any 1xx. In HTTP/2 each request has a stream of its own, and its [`Reply`] says
+//! them there.
+//!
+//! `100 Continue` is not among them: it is said when the upstream asks for the body, by hyper
+//! or by the [`Reply`]. Neither is 101, which is an answer.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -14,17 +17,53 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, BytesMut};
-use http::StatusCode;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use http::{StatusCode, Version, request};
 use tokio::io::AsyncWrite;
 
+use crate::client_body::ClientBody;
+use crate::conn::{Downstream, Reply};
 use crate::headers::strip_hop_by_hop;
 use crate::stream::Wire;
 
-/// Most bytes of interim answers, and of one such head, that are kept for a client.
-const EARLY_BYTES_MAX: usize = 16 * 1_024;
+/// Most bytes of interim answers that are kept for a client, or of one such head; of HTTP/2,
+/// where none are kept, most that are said of one request.
+pub const EARLY_BYTES_MAX: usize = 16 * 1_024;
 /// How every interim answer of HTTP/1.1 begins.
 const START: &[u8] = b"HTTP/1.1 1";
+
+/// The client of a request, as somebody to whom interim answers are said.
+#[derive(Clone, Debug)]
+pub enum Listener {
+    Http1(Rc<Wire>),
+    Http2(Rc<Reply>),
+}
+
+impl Listener {
+    /// Who waits for the answer to this request, unless it knows no interim ones (HTTP/1.0).
+    pub fn of(down: &Downstream, parts: &request::Parts, body: &ClientBody) -> Option<Self> {
+        match body.reply() {
+            Some(reply) => Some(Self::Http2(Rc::clone(reply))),
+            None => (parts.version == Version::HTTP_11).then(|| Self::Http1(Rc::clone(&down.wire))),
+        }
+    }
+
+    /// Passes on an interim answer of an upstream.
+    pub fn say(&self, status: StatusCode, headers: &HeaderMap) {
+        if !status.is_informational()
+            || matches!(status, StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS)
+        {
+            return;
+        }
+        let mut headers = headers.clone();
+        strip_hop_by_hop(&mut headers);
+        headers.remove(CONTENT_LENGTH);
+        match self {
+            Self::Http1(wire) => wire.early.say(status, &headers),
+            Self::Http2(reply) => reply.say(status, headers),
+        }
+    }
+}
 
 /// Interim answers that a client is still to be sent.
 #[derive(Debug, Default)]
@@ -40,19 +79,11 @@ pub struct Relay {
 
 impl Relay {
     /// Leaves an interim answer, unless too much waits already.
-    pub fn say(&self, status: StatusCode, headers: &HeaderMap) {
-        if !status.is_informational()
-            || matches!(status, StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS)
-        {
-            return;
-        }
-        let mut headers = headers.clone();
-        strip_hop_by_hop(&mut headers);
-        headers.remove(CONTENT_LENGTH);
+    fn say(&self, status: StatusCode, headers: &HeaderMap) {
         let mut head = BytesMut::new();
         let reason = status.canonical_reason().unwrap_or_default();
         head.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).as_bytes());
-        for (name, value) in &headers {
+        for (name, value) in headers {
             for piece in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
                 head.extend_from_slice(piece);
             }
@@ -119,14 +150,14 @@ pub struct Ear {
     listens: Cell<bool>,
     /// Whether any byte came since the request.
     heard: Cell<bool>,
-    client: RefCell<Option<Rc<Wire>>>,
+    client: RefCell<Option<Listener>>,
     /// The beginning of a head whose end has not come yet.
     partial: RefCell<Vec<u8>>,
 }
 
 impl Ear {
     /// An answer is to come; its interim ones are for this client.
-    pub fn listen(&self, client: Option<&Rc<Wire>>) {
+    pub fn listen(&self, client: Option<&Listener>) {
         self.listens.set(client.is_some());
         self.heard.set(false);
         *self.client.borrow_mut() = client.cloned();
@@ -179,7 +210,7 @@ impl Ear {
             if let Some(client) = &*self.client.borrow()
                 && let Some((status, headers)) = parse(&bytes[at..at + length])
             {
-                client.early.say(status, &headers);
+                client.say(status, &headers);
             }
             at += length + 4;
         }
@@ -216,7 +247,7 @@ mod tests {
     /// What a client hears of an answer that comes in these pieces.
     fn heard(pieces: &[&[u8]]) -> String {
         let (ear, wire) = (Ear::default(), Rc::new(Wire::new(Instant::now())));
-        ear.listen(Some(&wire));
+        ear.listen(Some(&Listener::Http1(Rc::clone(&wire))));
         for piece in pieces {
             ear.hear(piece);
         }

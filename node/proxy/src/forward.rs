@@ -19,12 +19,14 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, Method, StatusCode, Uri, Version, request, response};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 
 use crate::attempt::{Answer, Attempts, Outgoing};
 use crate::balance::Tried;
 use crate::body::{BodyState, Gate, Received, RequestBody};
+use crate::client_body::ClientBody;
 use crate::conn::Downstream;
+use crate::early::Listener;
 use crate::forwarded::{self, Origin};
 use crate::headers;
 use crate::record::Record;
@@ -62,7 +64,7 @@ pub async fn forward(
     down: &Downstream,
     record: &mut Record,
     mut parts: request::Parts,
-    incoming: Incoming,
+    incoming: ClientBody,
 ) -> Result<Answered, ProxyError> {
     if parts.method == Method::CONNECT {
         return Err(ProxyError::Connecting);
@@ -133,9 +135,9 @@ pub async fn forward(
     let large = incoming.size_hint().upper().is_none_or(|bytes| bytes > LARGE_BODY_BYTES);
     let gate = expects_continue(&parts).then(Arc::<Gate>::default);
     let state = Rc::<BodyState>::default();
+    let client = Listener::of(down, &parts, &incoming);
     let body =
         RequestBody::new(incoming, options.body_bytes_max, &state, &down.wire, gate.as_ref());
-    let version = parts.version;
     let asked = Rewrite { down, record, entry: &entry, options, origin: &origin };
     asked.apply(&mut parts, &body, upgrade.as_ref());
 
@@ -144,8 +146,7 @@ pub async fn forward(
         entry: &entry,
         options,
         user,
-        // HTTP/1.0 knows no interim answers, and over HTTP/2 hyper cannot say them.
-        client: (version == Version::HTTP_11).then_some(&down.wire),
+        client,
         grpc: record.grpc && upgrade.is_none(),
         outgoing: Outgoing::new(parts, body, gate),
         state,
@@ -171,7 +172,8 @@ fn upgrade_asked(down: &Downstream, parts: &request::Parts) -> Option<HeaderValu
     parts.headers.get(UPGRADE).cloned()
 }
 
-fn expects_continue(parts: &request::Parts) -> bool {
+/// Whether a client waits for the word that its body is wanted.
+pub fn expects_continue(parts: &request::Parts) -> bool {
     let expected = parts.headers.get(EXPECT).map(HeaderValue::as_bytes);
     expected.is_some_and(|expected| expected.eq_ignore_ascii_case(b"100-continue"))
 }

@@ -1,12 +1,16 @@
 //! Which headers cross the proxy, and which it writes itself.
 
 use std::cell::RefCell;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, Entry, FORWARDED, HOST,
     HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
     TRANSFER_ENCODING, UPGRADE,
 };
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
 
 pub const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 pub const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -27,6 +31,10 @@ pub const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub const X_DOVETAIL_ERROR: HeaderName = HeaderName::from_static("x-dovetail-error");
 
+/// A moment as `Date` says it (RFC 9110 §5.6.7).
+const DATE_FORMAT: &[BorrowedFormatItem<'_>] = format_description!(
+    "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+);
 /// Longest request id that is taken from a client, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
@@ -145,6 +153,31 @@ impl Ports {
         match &*kept {
             Some((known, value)) if *known == port => value.clone(),
             _ => kept.insert((port, HeaderValue::from(port))).1.clone(),
+        }
+    }
+}
+
+/// The time of day as a header value, which is another one every second.
+#[derive(Debug, Default)]
+pub struct Dates(RefCell<Option<(u64, HeaderValue)>>);
+
+impl Dates {
+    /// The value of `Date` now.
+    pub fn now(&self) -> HeaderValue {
+        self.at(SystemTime::now())
+    }
+
+    fn at(&self, now: SystemTime) -> HeaderValue {
+        let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut kept = self.0.borrow_mut();
+        match &*kept {
+            Some((known, value)) if *known == second => value.clone(),
+            _ => {
+                let text = OffsetDateTime::from(now).format(DATE_FORMAT).unwrap_or_default();
+                let value = HeaderValue::try_from(text);
+                let value = value.unwrap_or_else(|_| HeaderValue::from_static(""));
+                kept.insert((second, value)).1.clone()
+            }
         }
     }
 }
@@ -270,6 +303,19 @@ mod tests {
         join_cookies(&mut headers);
         assert_eq!(headers.get_all(COOKIE).iter().count(), 1);
         assert_eq!(headers[COOKIE], "a=1; b=2");
+    }
+
+    #[test]
+    fn a_date_is_that_of_its_second() {
+        let dates = Dates::default();
+        for (ms, text) in [
+            (784_111_777_000, "Sun, 06 Nov 1994 08:49:37 GMT"),
+            (784_111_777_999, "Sun, 06 Nov 1994 08:49:37 GMT"),
+            (784_111_778_000, "Sun, 06 Nov 1994 08:49:38 GMT"),
+            (951_782_400_000, "Tue, 29 Feb 2000 00:00:00 GMT"),
+        ] {
+            assert_eq!(dates.at(UNIX_EPOCH + Duration::from_millis(ms)), text);
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@
 mod exchange;
 mod pool;
 
-pub use exchange::{Exchange, Failure, Http2Body};
+pub use exchange::{Exchange, Failure, Http2Body, send};
 pub use pool::Http2Pool;
 
 use std::cell::Cell;

@@ -23,6 +23,7 @@ pub mod balance;
 pub mod body;
 pub mod budget;
 pub mod carrier;
+pub mod client_body;
 pub mod clients;
 pub mod conn;
 pub mod dial;

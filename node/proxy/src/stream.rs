@@ -81,11 +81,13 @@ impl ClientStream {
 
     /// Checks what was just read into `buf` from `start` on.
     fn check(&mut self, buf: &mut ReadBuf<'_>, start: usize) -> io::Result<()> {
-        if let Some(frames) = &mut self.frames
-            && let Err(flood) = frames.feed(&buf.filled()[start..], Instant::now())
-        {
-            self.wire.flooded.set(true);
-            return Err(io::Error::other(flood));
+        if let Some(frames) = &mut self.frames {
+            let now = Instant::now();
+            self.wire.heard_at.set(now);
+            if let Err(flood) = frames.feed(&buf.filled()[start..], now) {
+                self.wire.flooded.set(true);
+                return Err(io::Error::other(flood));
+            }
         }
         let Some(framing) = &mut self.framing else { return Ok(()) };
         let was_in_head = framing.is_in_head();

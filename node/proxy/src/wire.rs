@@ -10,6 +10,10 @@ use crate::pace::{BodyRate, Responses, UploadPace};
 
 /// How long a client may be waited for until its body has brought another KiB.
 pub const BODY_RATE_WINDOW: Duration = Duration::from_secs(60);
+/// After how long a silence a client of HTTP/2 is asked for a sign of life, and how long it
+/// then has for one.
+const PROBE_AFTER: Duration = Duration::from_secs(20);
+const PROBE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What becomes of a request that asks for an upgrade.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,6 +46,9 @@ pub struct Wire {
     pub(crate) uploads: Cell<Option<Patience>>,
     pub responses: Responses,
     pub(crate) flooded: Cell<bool>,
+    /// For HTTP/2: when the client last said anything, and when it was last asked to.
+    pub(crate) heard_at: Cell<Instant>,
+    probed_at: Cell<Option<Instant>>,
     /// Requests that are being answered.
     pub(crate) in_flight: Cell<usize>,
     pub(crate) idle_since: Cell<Instant>,
@@ -73,6 +80,8 @@ pub enum Expiry {
     Until(Instant),
     /// No request is under way, and none came for too long.
     Idle,
+    /// Nothing was heard of the client for long: it is to be asked for a sign of life.
+    Probe,
     /// The client stopped in the middle of something.
     Stalled(&'static str),
 }
@@ -95,6 +104,8 @@ impl Wire {
             uploads: Cell::default(),
             responses: Responses::default(),
             flooded: Cell::default(),
+            heard_at: Cell::new(now),
+            probed_at: Cell::default(),
             in_flight: Cell::new(0),
             idle_since: Cell::new(now),
             closed_since: Cell::default(),
@@ -210,11 +221,53 @@ impl Wire {
         {
             return Expiry::Stalled("closed");
         }
+        if self.uploads.get().is_some() {
+            let heard = self.heard_at.get();
+            match self.probed_at.get().filter(|&probed| probed > heard) {
+                Some(probed) if due(probed, PROBE_PATIENCE) => return Expiry::Stalled("silent"),
+                None if due(heard, PROBE_AFTER) => {
+                    self.probed_at.set(Some(now));
+                    return Expiry::Probe;
+                }
+                Some(_) | None => {}
+            }
+        }
         let idle = self.in_flight.get() == 0 && !self.in_head.get() && !self.in_body.get();
         if idle && due(self.idle_since.get(), patience.idle) {
             return Expiry::Idle;
         }
         // Never busy with itself, however small the limits are.
         Expiry::Until(next.max(now + Duration::from_millis(5)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_client_of_http_2_is_asked_for_a_sign_of_life() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let hour = Duration::from_secs(3_600);
+        let patience = Patience {
+            head: hour,
+            idle: hour,
+            body: hour,
+            body_rate: hour,
+            send: hour,
+            closed: hour,
+        };
+        let wire = Wire::new(start);
+        // Over HTTP/1.1 there is no way to ask.
+        assert_eq!(wire.expiry(&patience, at(60)), Expiry::Until(at(3_600)));
+        wire.pace_uploads(patience);
+        assert_eq!(wire.expiry(&patience, at(19)), Expiry::Until(at(20)));
+        assert_eq!(wire.expiry(&patience, at(20)), Expiry::Probe);
+        assert_eq!(wire.expiry(&patience, at(20)), Expiry::Until(at(40)));
+        wire.heard_at.set(at(21));
+        assert_eq!(wire.expiry(&patience, at(40)), Expiry::Until(at(41)));
+        assert_eq!(wire.expiry(&patience, at(41)), Expiry::Probe);
+        assert_eq!(wire.expiry(&patience, at(61)), Expiry::Stalled("silent"));
     }
 }

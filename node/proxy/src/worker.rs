@@ -19,7 +19,7 @@ use crate::access_log::{AccessLog, LineFormat};
 use crate::budget::Budget;
 use crate::clients::Clients;
 use crate::conn;
-use crate::headers::Ports;
+use crate::headers::{Dates, Ports};
 use crate::http2::Http2Pool;
 use crate::pool::Pool;
 use crate::problems::{Problems, ProxyProblem};
@@ -163,6 +163,7 @@ pub struct Worker {
     pub budget: Budget,
     pub telemetry: Telemetry,
     pub ports: Ports,
+    pub dates: Dates,
     pub handshakes: Turns,
     phase: watch::Sender<Phase>,
     lame: Cell<bool>,
@@ -180,6 +181,7 @@ impl Worker {
             budget: Budget::default(),
             telemetry: Telemetry::default(),
             ports: Ports::default(),
+            dates: Dates::default(),
             handshakes: Turns::default(),
             phase: watch::Sender::new(Phase::Serving),
             lame: Cell::new(false),

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use dovetail_proxy::access_log::LineFormat;
-use dovetail_proxy::early::Ear;
+use dovetail_proxy::early::{Ear, Listener};
 use dovetail_proxy::stream::Wire;
 use dovetail_proxy::{sticky, target};
 use dovetail_routing::names::{ContextRoot, CookieName};
@@ -152,7 +152,7 @@ fn interim_answers_mean_the_same_whole_and_in_pieces() {
     ];
     let heard = |pieces: &mut dyn Iterator<Item = &[u8]>| {
         let (ear, wire) = (Ear::default(), Rc::new(Wire::new(Instant::now())));
-        ear.listen(Some(&wire));
+        ear.listen(Some(&Listener::Http1(Rc::clone(&wire))));
         pieces.for_each(|piece| ear.hear(piece));
         format!("{:?}", wire.early)
     };

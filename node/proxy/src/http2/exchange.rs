@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -18,7 +17,7 @@ use tokio::task::JoinHandle;
 use super::Lease;
 use crate::body::{BodyState, Broken, Gate, RequestBody};
 use crate::dial::LazyTimer;
-use crate::stream::Wire;
+use crate::early::Listener;
 
 /// What decides how long a request may take.
 #[derive(Debug)]
@@ -28,7 +27,7 @@ pub struct Exchange<'r> {
     /// Opened when the upstream says 100.
     pub gate: Option<&'r Gate>,
     /// Hears of interim answers.
-    pub client: Option<&'r Rc<Wire>>,
+    pub client: Option<&'r Listener>,
     pub state: &'r BodyState,
     pub response_timeout: Duration,
 }
@@ -120,7 +119,7 @@ impl Exchange<'_> {
                 gate.open();
             }
             if let Some(client) = self.client {
-                client.early.say(early.status(), early.headers());
+                client.say(early.status(), early.headers());
             }
         }
     }
@@ -169,8 +168,8 @@ async fn pump(mut stream: SendStream<Bytes>, mut body: RequestBody) {
     }
 }
 
-/// Sends a frame; true after the last one.
-async fn send(
+/// Sends a frame as there is room for it; true after the last one.
+pub async fn send(
     stream: &mut SendStream<Bytes>,
     frame: Frame<Bytes>,
     last: bool,

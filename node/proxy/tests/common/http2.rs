@@ -1,8 +1,11 @@
 //! An application that speaks HTTP/2 in plain, frame by frame, and a client of the proxy that does.
 
+use std::future::Future as _;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -33,7 +36,8 @@ struct Log {
 /// `/echo` sends data back as it comes and its trailers at the end, `/hold` answers and
 /// then says nothing, `/late` does not answer at all, `/bytes/N` sends so many, `/reset/N`
 /// resets with that code, `/broken/N` does within its body, `/refuse` refuses the stream, `/bye` answers and ends the
-/// connection gracefully, anything else is answered at once.
+/// connection gracefully, `/hints` says 100, 102 and 103 first, `/hints/reset` 103 and then resets, anything else is
+/// answered at once.
 pub struct Http2App {
     pub address: SocketAddr,
     pub connections: Arc<AtomicUsize>,
@@ -126,6 +130,19 @@ async fn answer(
     }
     if let Some(code) = rest("/reset/") {
         respond.send_reset(code.into());
+        return Ok(());
+    }
+    if path.starts_with("/hints") {
+        let codes: &[u16] = if path == "/hints" { &[100, 102, 103, 103] } else { &[103] };
+        for &status in codes {
+            let hint = Response::builder().status(status).header("link", "</style.css>");
+            respond.send_informational(hint.body(()).expect("a head"))?;
+        }
+    }
+    if path == "/hints/reset" {
+        // The hint is on its way before the reset is.
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        respond.send_reset(Reason::INTERNAL_ERROR);
         return Ok(());
     }
     if path == "/refuse" {
@@ -223,6 +240,19 @@ pub struct Begun {
 impl Begun {
     pub async fn head(&mut self) -> Result<Response<RecvStream>, h2::Error> {
         tokio::time::timeout(super::DEADLINE, &mut self.answer).await.expect("in time")
+    }
+
+    /// The interim answers, and the head of the answer.
+    pub async fn heads(&mut self) -> (Vec<Response<()>>, Result<Response<RecvStream>, h2::Error>) {
+        let mut early = Vec::new();
+        let answer = std::future::poll_fn(|cx| {
+            while let Poll::Ready(Some(Ok(head))) = self.answer.poll_informational(cx) {
+                early.push(head);
+            }
+            Pin::new(&mut self.answer).poll(cx)
+        });
+        let answer = tokio::time::timeout(super::DEADLINE, answer).await.expect("in time");
+        (early, answer)
     }
 }
 
