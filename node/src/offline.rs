@@ -4,26 +4,21 @@
 //! The folder is locked meanwhile, and by the former only read, so that a running member is never
 //! disturbed: it is asked with `dovetail log verify` instead.
 
-use std::fs::OpenOptions;
 use std::future::Future;
-use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use dovetail_ledger::verify::collect;
-use dovetail_ledger::{Base, Exporter, Header, Replay, RowsOf, Until};
-use dovetail_process::tls::TlsDir;
-use dovetail_proto::v1 as pb;
+use dovetail_ledger::{Base, Named, Replay, Until};
 use dovetail_raft_store::offline::{NewQuorum, OfflineError};
-use dovetail_raft_store::{Offline, Rows, open_offline};
+use dovetail_raft_store::{Offline, Rows, Start, open_offline};
 use dovetail_routing::Digest;
-use dovetail_routing::state::State;
 use serde_json::json;
 
 use crate::restore::{self, RecoverArgs, RestoreArgs};
+
+mod export;
 
 /// What is done offline; the first argument tells it from a member's flags.
 const VERBS: &[&str] = &["log", "replay", "restore", "recover"];
@@ -54,9 +49,9 @@ enum Verb {
     Replay {
         #[command(flatten)]
         folder: DataDir,
-        /// After this index
-        #[arg(long, value_name = "REVISION")]
-        until: Option<u64>,
+        /// After this index, or before the first entry later than this time (UTC)
+        #[arg(long, value_name = "REVISION|TIME")]
+        until: Option<Until>,
     },
     /// Makes a new quorum of one member out of a backup
     #[command(after_help = "Example:\n  dovetaild restore today.backup --new-cluster --id 1 \
@@ -77,15 +72,7 @@ enum Log {
         folder: DataDir,
     },
     /// Writes the ledger into a file, signed if --tls-dir is given
-    Export {
-        /// Where to; what is there is never overwritten
-        file: PathBuf,
-        #[command(flatten)]
-        folder: DataDir,
-        /// Holds cert.pem and key.pem of whoever signs
-        #[arg(long, value_name = "DIR")]
-        tls_dir: Option<PathBuf>,
-    },
+    Export(export::Export),
 }
 
 #[derive(Debug, clap::Args)]
@@ -111,11 +98,11 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let Args { verb, output } = Args::parse();
     let json = output == Output::Json;
     match verb {
-        Verb::Replay { folder, until } => replay(&folder, until, json),
+        Verb::Replay { folder, until } => replay(&folder, until.unwrap_or_default(), json),
         Verb::Restore(args) => new_quorum(restore::restore(&args), json),
         Verb::Recover(args) => new_quorum(restore::recover(&args), json),
         Verb::Log(Log::Verify { folder }) => verify(&folder, json),
-        Verb::Log(Log::Export { file, folder, tls_dir }) => export(&file, &folder, tls_dir, json),
+        Verb::Log(Log::Export(args)) => export::export(&args, json),
     }
 }
 
@@ -137,16 +124,28 @@ fn print(line: impl std::fmt::Display) {
     println!("{line}");
 }
 
-/// What the newest rows without a gap come to, or the first place that is broken.
-fn replayed(offline: &Offline, until: Until) -> Result<Replay, dovetail_ledger::ExportError> {
+/// What the rows after the oldest state that is kept come to, or the first place that is broken.
+fn replayed(
+    offline: &Offline,
+    start: &Start,
+    until: Until,
+) -> Result<Replay, dovetail_ledger::ExportError> {
+    let rows = || Rows::after(offline, start.first, start.previous);
     let mut named = Vec::new();
-    collect(&mut Rows::of(offline), &mut named)?;
-    let (first, previous) = offline.ledger.newest_run();
-    let empty = || Base { index: 0, digest: State::default().digest(), state: State::default() };
-    let base = (first == 0).then(empty);
-    let mut replay = Replay::new(base, first, previous, named);
-    replay.run(&mut Rows::of(offline), until)?;
+    collect(&mut rows(), &mut named)?;
+    let mut replay = replay_of(start, named);
+    replay.run(&mut rows(), until)?;
     Ok(replay)
+}
+
+/// Before the first row that can be applied.
+fn replay_of(start: &Start, named: Vec<Named>) -> Replay {
+    let base = start.state.clone().map(|state| Base {
+        index: start.first.saturating_sub(1),
+        digest: state.digest(),
+        state,
+    });
+    Replay::new(base, start.first, start.previous, named)
 }
 
 fn broken(json: bool, index: Option<u64>, reason: &str) -> ExitCode {
@@ -159,17 +158,19 @@ fn broken(json: bool, index: Option<u64>, reason: &str) -> ExitCode {
 
 fn verify(folder: &DataDir, json: bool) -> anyhow::Result<ExitCode> {
     let offline = folder.open()?;
-    // Every run of rows, then the newest once more, applied.
+    // Every run of rows, then what follows on a state once more, applied.
     let verified = match offline.ledger.verify(&offline.owner.cluster_id) {
         Ok(verified) => verified,
         Err(error) => return Ok(broken(json, Some(error.index), &error.to_string())),
     };
-    let replay = match replayed(&offline, Until::End) {
+    let start = offline.start()?;
+    let replay = match replayed(&offline, &start, Until::End) {
         Ok(replay) => replay,
         Err(error) => {
             return Ok(broken(json, error.index(), &dovetail_process::chain(&error)));
         }
     };
+    let replays_from = start.state.as_ref().map(|_| start.first.saturating_sub(1));
     if let Some(divergence) = replay.divergence() {
         let reason = format!(
             "replayed, the {} at {} is {}, and the quorum had {}",
@@ -187,6 +188,8 @@ fn verify(folder: &DataDir, json: bool) -> anyhow::Result<ExitCode> {
             "rows": verified.rows,
             "head": Digest(verified.hash).to_string(),
             "gaps": verified.gaps,
+            "replays_from": replays_from,
+            "base_damaged": start.damaged,
             "checkpoints": replay.checkpoints(),
             "unchecked": replay.unchecked(),
         }));
@@ -196,14 +199,32 @@ fn verify(folder: &DataDir, json: bool) -> anyhow::Result<ExitCode> {
             verified.rows,
             replay.checkpoints()
         ));
+        print(match replays_from {
+            Some(index) => format!("states can be rebuilt from index {index} on"),
+            None => "no state is kept: rows can be verified, not replayed".to_owned(),
+        });
+        start.damaged.iter().for_each(|reason| print(format_args!("damaged: {reason}")));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn replay(folder: &DataDir, until: Option<u64>, json: bool) -> anyhow::Result<ExitCode> {
+fn replay(folder: &DataDir, until: Until, json: bool) -> anyhow::Result<ExitCode> {
     let offline = folder.open()?;
-    let until = until.map_or(Until::End, Until::Index);
-    let replay = match replayed(&offline, until) {
+    let start = offline.start()?;
+    let oldest = start.first.saturating_sub(1);
+    if let Until::Index(index) = until {
+        anyhow::ensure!(
+            index >= oldest,
+            "--until {index}: the oldest state that is kept is that after index {oldest}"
+        );
+    }
+    if let (Until::Time(time), Some(state)) = (until, &start.state) {
+        anyhow::ensure!(
+            state.leader_time_ms() <= time,
+            "--until: the oldest state that is kept, that after index {oldest}, is of a later time"
+        );
+    }
+    let replay = match replayed(&offline, &start, until) {
         Ok(replay) => replay,
         Err(error) => {
             return Ok(broken(json, error.index(), &dovetail_process::chain(&error)));
@@ -212,8 +233,9 @@ fn replay(folder: &DataDir, until: Option<u64>, json: bool) -> anyhow::Result<Ex
     let Some(state) = replay.state() else {
         anyhow::bail!(
             "the ledger begins at {}, and the state before it is not kept: it can be verified, \
-             not replayed",
-            offline.ledger.newest_run().0
+             not replayed{}",
+            start.first,
+            start.damaged.iter().map(|reason| format!("; {reason}")).collect::<String>()
         );
     };
     let clusters: Vec<_> = state
@@ -261,74 +283,6 @@ fn replay(folder: &DataDir, until: Option<u64>, json: bool) -> anyhow::Result<Ex
         }
     }
     Ok(ExitCode::from(u8::from(diverged)))
-}
-
-fn export(
-    path: &PathBuf,
-    folder: &DataDir,
-    tls_dir: Option<PathBuf>,
-    json: bool,
-) -> anyhow::Result<ExitCode> {
-    let offline = folder.open()?;
-    let tls = tls_dir.map(|dir| TlsDir::load(&dir)).transpose()?;
-    let (first, previous) = offline.ledger.newest_run();
-    let exporter = match &tls {
-        Some(tls) => tls.identity().to_string(),
-        None => format!("dovetail://member/{}", offline.owner.slot),
-    };
-    let header = Header {
-        cluster_id: offline.owner.cluster_id.clone(),
-        ancestors: offline.owner.ancestors.clone(),
-        first,
-        made_at_ms: now_ms(),
-        exporter,
-        previous,
-    };
-    let in_file = || path.display().to_string();
-    let file = OpenOptions::new().write(true).create_new(true).open(path).with_context(in_file)?;
-    let mut out = Exporter::begin(BufWriter::new(file), &header, None)?;
-    let mut rows = Rows::of(&offline);
-    while let Some(row) = rows.next_row()? {
-        out.row(row)?;
-    }
-    let last = rows.chain().next().saturating_sub(1);
-    let sign = |statement: &[u8]| {
-        let signed = tls.as_ref().map(|tls| tls.sign(statement)).transpose()?;
-        Ok(signed.map(|signed| pb::ExportSignature {
-            scheme: signed.scheme.into(),
-            chain: signed.chain,
-            signature: signed.signature,
-        }))
-    };
-    let (mut file, head) = out.finish(now_ms(), sign)?;
-    file.flush().with_context(in_file)?;
-    file.get_ref().sync_all().with_context(in_file)?;
-    let (count, head) = (rows.chain().rows(), Digest(head));
-    match json {
-        true => print(json!({
-            "file": path.display().to_string(),
-            "cluster_id": header.cluster_id,
-            "first": first,
-            "last": last,
-            "rows": count,
-            "head": head.to_string(),
-            "exporter": header.exporter,
-        })),
-        false => {
-            let signed = if tls.is_some() { "signed by" } else { "unsigned, of" };
-            print(format_args!(
-                "{}: {count} rows, {first} to {last}, {signed} {}",
-                path.display(),
-                header.exporter
-            ));
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dovetail_process::drain::DrainWatch;
-use dovetail_raft_store::{Ledger, LedgerError, Retention};
+use dovetail_raft_store::Retention;
 use dovetail_routing::state::State;
 use tokio::sync::watch;
 use tracing::warn;
@@ -17,12 +17,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const TRIM_LOOKS: u64 = 60;
 
 /// Runs until the drain begins.
-pub(crate) async fn run(
-    hub: Arc<Hub>,
-    ledger: Ledger,
-    state: watch::Receiver<Arc<State>>,
-    drain: DrainWatch,
-) {
+pub(crate) async fn run(hub: Arc<Hub>, state: watch::Receiver<Arc<State>>, drain: DrainWatch) {
     let mut looks = tokio::time::interval(LOOK_EVERY);
     for look in 1_u64.. {
         tokio::select! {
@@ -36,23 +31,11 @@ pub(crate) async fn run(
             warn!(%error, "raft snapshot not begun");
         }
         if look % TRIM_LOOKS == 0 {
-            let (ledger, now_ms) = (ledger.clone(), state.borrow().leader_time_ms());
-            let trimmed = tokio::task::spawn_blocking(move || trim(&ledger, now_ms)).await;
-            if let Ok(Err(error)) = trimmed {
+            let now_ms = state.borrow().leader_time_ms();
+            let trimmed = hub.store.trim_ledger(Retention::default(), now_ms).await;
+            if let Err(error) = trimmed {
                 warn!(error = %dovetail_process::chain(&error), "ledger not trimmed");
             }
         }
-    }
-}
-
-/// Trims until nothing more goes: one call removes only so many rows.
-fn trim(ledger: &Ledger, now_ms: u64) -> Result<(), LedgerError> {
-    let mut oldest = ledger.first();
-    loop {
-        let left = ledger.trim(&Retention::default(), now_ms)?;
-        if left == oldest {
-            return Ok(());
-        }
-        oldest = left;
     }
 }

@@ -4,11 +4,11 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use dovetail_ledger::{Chain, ExportError, RowsOf};
+use dovetail_ledger::{Chain, ExportError, LedgerHash, RowsOf};
 use dovetail_proto::v1 as wire;
 
 use crate::disk::Disk;
-use crate::ledger::{LEDGER_ROWS_MAX, Ledger, LedgerError};
+use crate::ledger::{LEDGER_ROWS_MAX, Ledger, LedgerError, Start};
 use crate::ondisk::{Folder, OpenError};
 use crate::owner::Owner;
 use crate::state_machine::chain;
@@ -38,6 +38,13 @@ pub fn open_offline(dir: &Path) -> Result<Offline, OpenError> {
     Ok(Offline { owner, ledger })
 }
 
+impl Offline {
+    /// From where on the ledger can be replayed.
+    pub fn start(&self) -> Result<Start, LedgerError> {
+        self.ledger.start(&self.owner.cluster_id)
+    }
+}
+
 /// The rows of a ledger from some index on, each checked to follow on the one before.
 #[derive(Debug)]
 pub struct Rows {
@@ -52,6 +59,11 @@ impl Rows {
     /// The newest run without a gap.
     pub fn of(offline: &Offline) -> Self {
         let (first, previous) = offline.ledger.newest_run();
+        Self::after(offline, first, previous)
+    }
+
+    /// All from `first` on, which follows on `previous`, up to the newest.
+    pub fn after(offline: &Offline, first: u64, previous: LedgerHash) -> Self {
         let (last, _) = offline.ledger.head();
         Self {
             ledger: offline.ledger.clone(),
@@ -59,6 +71,12 @@ impl Rows {
             last,
             page: Vec::new().into_iter(),
         }
+    }
+
+    /// Nothing behind `last`.
+    #[must_use]
+    pub fn up_to(self, last: u64) -> Self {
+        Self { last: self.last.min(last), ..self }
     }
 
     /// The place after the last row that was given.
@@ -76,7 +94,7 @@ impl RowsOf for Rows {
             }
             let rows = self.ledger.rows(due, LEDGER_ROWS_MAX).map_err(|error| match error {
                 LedgerError::Disk(error) => ExportError::Read(error),
-                error @ LedgerError::Damaged { .. } => ExportError::at(due, chain(&error)),
+                error => ExportError::at(due, chain(&error)),
             })?;
             self.page = rows.into_iter();
         }

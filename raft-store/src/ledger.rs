@@ -4,19 +4,28 @@
 //! membership entries too. Rows share the log's write-ahead log: they are written as
 //! entries are applied, and are durable before the log is purged. Where a raft
 //! snapshot jumped over entries, the ledger has a gap and a new segment.
+//!
+//! * [`past`]: the state before the first row, so that what follows can be replayed;
+//! * [`trim`]: the oldest rows go, and that state moves on.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 pub use dovetail_ledger::chain::{Broken, LedgerHash, row_hash};
 use dovetail_proto::v1 as wire;
 use prost::Message as _;
 
+use crate::base::Bases;
 use crate::codec::{self, messages as pb};
 use crate::disk::{Batch, Disk, Family, index_key, key};
 use crate::types::{Entry, EntryPayload};
+
+mod past;
+mod trim;
+
+pub use past::Start;
+pub use trim::Retention;
 
 /// Rows given at once at most.
 pub const LEDGER_ROWS_MAX: usize = 10_000;
@@ -24,8 +33,6 @@ pub const LEDGER_ROWS_MAX: usize = 10_000;
 const ROWS_BYTES_MAX: usize = 16 * 1_024 * 1_024;
 /// Gaps kept; with more, the oldest segment goes.
 const SEGMENTS_MAX: usize = 64;
-/// Rows looked at by one trim.
-const TRIM_ROWS_MAX: u64 = 10_000;
 
 /// Why the ledger could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +44,14 @@ pub enum LedgerError {
         index: u64,
         #[source]
         error: prost::DecodeError,
+    },
+    #[error("ledger row {index} is missing")]
+    Missing { index: u64 },
+    #[error("entry {index} of the ledger cannot be read by this build")]
+    Entry {
+        index: u64,
+        #[source]
+        error: dovetail_proto::convert::InvalidEntry,
     },
 }
 
@@ -51,22 +66,6 @@ pub struct Verified {
     pub hash: LedgerHash,
     /// Indexes after which rows are missing, since a raft snapshot jumped over them.
     pub gaps: Vec<u64>,
-}
-
-/// How much of the ledger is kept. What the newest raft snapshot does not cover always is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retention {
-    pub rows_max: u64,
-    pub bytes_max: u64,
-    /// By the leader's time in the entries.
-    pub age_max: Option<Duration>,
-}
-
-impl Default for Retention {
-    /// 10,000,000 rows and 4 GiB, whatever their age.
-    fn default() -> Self {
-        Self { rows_max: 10_000_000, bytes_max: 4 * 1_024 * 1_024 * 1_024, age_max: None }
-    }
 }
 
 /// Everything up to `index`.
@@ -103,6 +102,7 @@ impl Segment {
 #[derive(Debug)]
 struct Inner {
     disk: Arc<Disk>,
+    bases: Bases,
     /// Oldest first, never empty; all but the newest are closed.
     segments: Mutex<Vec<Segment>>,
     /// One more than the newest raft snapshot's index; rows from here on are kept.
@@ -119,8 +119,8 @@ impl Ledger {
             None => vec![Segment::default()],
             Some(bytes) => decode_segments(&bytes)?,
         };
-        let covered = AtomicU64::new(0);
-        Ok(Self(Arc::new(Inner { disk, segments: Mutex::new(segments), covered })))
+        let (bases, covered) = (Bases::open(disk.dir())?, AtomicU64::new(0));
+        Ok(Self(Arc::new(Inner { disk, bases, segments: Mutex::new(segments), covered })))
     }
 
     fn segments(&self) -> MutexGuard<'_, Vec<Segment>> {
@@ -279,8 +279,13 @@ impl Ledger {
         self.store(&mut segments, changed, batch)
     }
 
-    /// Continues after a raft snapshot at `index`, whose ledger head was `hash`.
-    pub(crate) fn jump(&self, index: u64, hash: LedgerHash) -> io::Result<()> {
+    /// Continues after a raft snapshot at `index`, whose ledger head was `hash` and whose
+    /// file is `bytes`: its state is the base of the rows to come.
+    pub(crate) fn jump(&self, index: u64, hash: LedgerHash, bytes: &[u8]) -> io::Result<()> {
+        if self.next() > index {
+            return Ok(());
+        }
+        self.0.bases.store(index, bytes)?;
         let mut segments = self.segments();
         let newest = segments.last().copied().unwrap_or_default();
         if newest.next() > index {
@@ -309,71 +314,6 @@ impl Ledger {
     /// Remembers that raft snapshots cover everything up to `index`.
     pub(crate) fn cover(&self, index: u64) {
         self.0.covered.fetch_max(index.saturating_add(1), Ordering::AcqRel);
-    }
-
-    /// Removes the oldest rows past `retention`; `now_ms` is the leader's time.
-    ///
-    /// Returns the oldest row that is left. At most 10,000 rows go
-    /// at once, since nothing is applied meanwhile: call again until it stays.
-    pub fn trim(&self, retention: &Retention, now_ms: u64) -> Result<u64, LedgerError> {
-        let mut segments = self.segments();
-        let mut changed = segments.clone();
-        if changed.first().is_some_and(|oldest| oldest.head.is_none()) && changed.len() > 1 {
-            changed.remove(0);
-        }
-        let (Some(oldest), Some(newest)) = (changed.first().copied(), changed.last().copied())
-        else {
-            return Ok(0);
-        };
-        let (Some(head), Some(end)) = (oldest.head, newest.end()) else {
-            return Ok(oldest.first());
-        };
-        let covered = self.0.covered.load(Ordering::Acquire);
-        let last = head.index.min(oldest.first().saturating_add(TRIM_ROWS_MAX));
-        let mut base = oldest.base;
-        let mut damaged = None;
-        let age_max =
-            retention.age_max.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        self.0.disk.scan(Family::Ledger, oldest.first(), last + 1, |index, value| {
-            let row = match wire::LedgerRow::decode(value) {
-                Ok(row) => row,
-                Err(error) => {
-                    damaged = Some(LedgerError::Damaged { index, error });
-                    return Ok(false);
-                }
-            };
-            let gone = base.map_or(0, |base| base.bytes);
-            // A row without a time (blank, membership) goes with the one before it.
-            let old = age_max.is_some_and(|age| {
-                leader_time_ms(&row).is_some_and(|time| time.saturating_add(age) < now_ms)
-            });
-            let trim = index < covered
-                && (end.index - index >= retention.rows_max
-                    || end.bytes.saturating_sub(gone) > retention.bytes_max
-                    || old);
-            if trim {
-                base = Some(Mark { index, hash: hash_of(&row), bytes: gone + value.len() as u64 });
-            }
-            Ok(trim)
-        })?;
-        if let Some(error) = damaged {
-            return Err(error);
-        }
-        let Some(base) = base.filter(|base| oldest.base.is_none_or(|old| base.index > old.index))
-        else {
-            return Ok(oldest.first());
-        };
-        let mut batch = self.0.disk.batch()?;
-        batch.delete_range(Family::Ledger, oldest.first(), base.index + 1);
-        if base.index == head.index && changed.len() > 1 {
-            changed.remove(0);
-        } else if let Some(oldest) = changed.first_mut() {
-            let head = oldest.head.filter(|head| head.index > base.index);
-            *oldest = Segment { base: Some(base), head };
-        }
-        self.store(&mut segments, changed, batch)?;
-        drop(segments);
-        Ok(self.first())
     }
 
     /// Writes rows and segments in one batch, then shows them.
@@ -413,12 +353,6 @@ fn row_of(entry: &Entry) -> wire::LedgerRow {
 fn hash_of(row: &wire::LedgerRow) -> LedgerHash {
     // A row of another length fails its check wherever it is verified.
     row.hash.as_slice().try_into().unwrap_or([0; 32])
-}
-
-/// Reads only the time of an entry: whatever else it holds may be newer than this build.
-fn leader_time_ms(row: &wire::LedgerRow) -> Option<u64> {
-    let entry = wire::Entry::decode(row.entry.clone()).ok()?;
-    (entry.leader_time_ms > 0).then_some(entry.leader_time_ms)
 }
 
 fn chain_of(error: &dyn std::error::Error) -> String {

@@ -20,6 +20,7 @@
 //! `fsync`. Not here: the network, elections, what an entry means.
 
 pub mod audit;
+mod base;
 mod cache;
 pub mod checkpoint;
 pub mod codec;
@@ -41,7 +42,7 @@ pub mod types;
 
 pub use audit::{Offline, Rows, open_offline};
 pub use checkpoint::{Checkpoints, Committed, Diverged, Held, NotHeld};
-pub use ledger::{Broken, Ledger, LedgerError, Retention, Verified};
+pub use ledger::{Broken, Ledger, LedgerError, Retention, Start, Verified};
 pub use log::{LogReader, LogStore};
 pub use ondisk::{DATA_VERSION, OpenError, Store, StoreConfig, StoreHandle, open, read_owner};
 pub use owner::{Owner, OwnerError, OwnerHandle, random_id};

@@ -21,6 +21,7 @@ use openraft::storage::{
     RaftLogReader as _, RaftLogStorage as _, RaftSnapshotBuilder as _, RaftStateMachine as _,
 };
 
+use crate::base;
 use crate::checkpoint;
 use crate::ondisk::{self, OpenError, StoreConfig};
 use crate::owner::{self, OwnerError};
@@ -33,7 +34,8 @@ use crate::types::{
 const CHUNK_ENTRIES: u64 = 1_000;
 
 /// The files of a data folder that belong to one quorum; `lock` and `data-version` do not.
-const OF_QUORUM: [&str; 5] = ["owner", "guard", "db", "raft-snapshots", checkpoint::FILE];
+const OF_QUORUM: [&str; 6] =
+    ["owner", "guard", "db", "raft-snapshots", base::FOLDER, checkpoint::FILE];
 
 /// Why no new quorum was made.
 #[derive(Debug, thiserror::Error)]
@@ -204,6 +206,9 @@ async fn begin(
     let bytes = raft_snapshot::encode(&content).map_err(failed("write its state"))?;
     let snapshots = RaftSnapshots::open(dir).map_err(failed("write its state"))?;
     snapshots.store(last, &bytes).map_err(failed("write its state"))?;
+    drop(store);
+    // Opened once more, its ledger goes on from there, with the state as its base.
+    ondisk::open(dir, founder.slot, StoreConfig::default())?;
     Ok(NewQuorum {
         cluster_id,
         parent,

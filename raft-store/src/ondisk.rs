@@ -7,6 +7,7 @@
 //! dir/guard            last vote and highest flushed index
 //! dir/db/              RocksDB: log, vote, markers, ledger
 //! dir/raft-snapshots/  the state at some index
+//! dir/ledger-bases/    the state before the oldest row of the ledger
 //! ```
 //!
 //! A disk that lost what it acknowledged must not vote again, so it is refused:
@@ -26,11 +27,11 @@ use crate::disk::{Disk, Family, key, one_line};
 use crate::files::{self, Lock};
 use crate::flush::Flusher;
 use crate::guard::{self, Acknowledged, Guard};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, LedgerError, Retention};
 use crate::log::{Log, LogStore};
 use crate::owner::{self, Owner, OwnerHandle, Presence};
 use crate::raft_snapshot::{self, Content, RaftSnapshots};
-use crate::state_machine::{Parts, SinceSnapshot, StateMachine, chain};
+use crate::state_machine::{Parts, SinceSnapshot, StateMachine, chain, run_blocking};
 
 /// The layout that this build writes, and the only one that it reads.
 pub const DATA_VERSION: u32 = 1;
@@ -143,6 +144,24 @@ impl StoreHandle {
         Ok(self.parts.snapshots.current()?.map(|(_, bytes)| bytes))
     }
 
+    /// Trims the ledger to `retention`, once enough is past it; `now_ms` is the leader's
+    /// time. What goes is replaced by the state that it comes to.
+    pub async fn trim_ledger(&self, retention: Retention, now_ms: u64) -> Result<(), LedgerError> {
+        let parts = self.parts.clone();
+        let work = move || Ok(trim_ledger(&parts, &retention, now_ms));
+        if run_blocking(work).await?? {
+            // Whoever removes the old base needs the rows to be gone for good.
+            self.parts.flusher.sync().await?;
+            let ledger = self.parts.ledger.clone();
+            run_blocking(move || {
+                ledger.forget_bases();
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
     /// What this member held at marked indexes.
     pub fn checkpoints(&self) -> &Checkpoints {
         &self.parts.checkpoints
@@ -194,6 +213,7 @@ pub fn open(dir: &Path, slot: u64, config: StoreConfig) -> Result<Store, OpenErr
     let restored = folder.restore(&log, &snapshots)?;
     let ledger =
         Ledger::open(disk.clone()).map_err(|error| folder.refuse("read the ledger", error))?;
+    ledger.sweep_bases().map_err(|error| folder.cannot("tidy its ledger", error))?;
     if let Some(content) = &restored {
         folder.check_cluster(&owner, content)?;
         complete(&log, &ledger, content)
@@ -396,9 +416,32 @@ fn complete(log: &Log, ledger: &Ledger, content: &Content) -> io::Result<()> {
         log.complete_ledger(ledger, &content.cluster_id, id.index)?;
     }
     if ledger.next() <= id.index {
-        return ledger.jump(id.index, content.ledger_hash);
+        return ledger.jump(id.index, content.ledger_hash, &raft_snapshot::encode(content)?);
     }
     ledger.agrees(id.index, &content.ledger_hash)
+}
+
+/// Whether a base may be needless now.
+fn trim_ledger(parts: &Parts, retention: &Retention, now_ms: u64) -> Result<bool, LedgerError> {
+    let (ledger, cluster_id) = (&parts.ledger, parts.owner.cluster_id());
+    if !ledger.is_trim_due(retention, now_ms)? {
+        return Ok(false);
+    }
+    // Without a state that can be read, history begins anew at a raft snapshot.
+    if ledger.start(&cluster_id)?.state.is_none()
+        && let Some((content, bytes)) = parts.snapshots.newest_whole(raft_snapshot::decode)?
+        && let Some(id) = content.meta.last_log_id
+    {
+        ledger.adopt(id.index, &bytes)?;
+    }
+    let mut oldest = ledger.first();
+    loop {
+        let left = ledger.trim(&cluster_id, retention, now_ms)?;
+        if left == oldest {
+            return Ok(true);
+        }
+        oldest = left;
+    }
 }
 
 fn is_named(disk: &Disk, owner: &OwnerHandle, restored: Option<&Content>) -> io::Result<bool> {

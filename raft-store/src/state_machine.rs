@@ -286,7 +286,7 @@ fn install(parts: &Parts, meta: &RaftSnapshotMeta, bytes: &[u8]) -> io::Result<C
             parts.presence.named.store(true, Ordering::Release);
         }
         parts.presence.data.store(true, Ordering::Release);
-        parts.ledger.jump(id.index, content.ledger_hash)?;
+        parts.ledger.jump(id.index, content.ledger_hash, bytes)?;
         parts.ledger.cover(id.index);
     }
     Ok(content)
@@ -343,7 +343,7 @@ fn build(parts: &Parts, point: Point) -> io::Result<RaftSnapshot> {
 }
 
 /// Keeps files and hashing off the threads that carry heartbeats.
-async fn run_blocking<T: Send + 'static>(
+pub(crate) async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     #[cfg(feature = "sim")]

@@ -4,34 +4,19 @@
 mod store_support;
 
 use std::path::Path;
-use std::time::Duration;
 
 use bytes::Bytes;
 use dovetail_raft_store::{
-    Entry, EntryBytes, EntryPayload, MemberNode, OpenError, Retention, Store, StoredMembership,
-    TypeConfig,
+    Entry, EntryBytes, EntryPayload, MemberNode, OpenError, StoredMembership, TypeConfig,
 };
 use openraft::storage::{
-    IOFlushed, RaftLogReader as _, RaftLogStorage as _, RaftSnapshotBuilder as _,
-    RaftStateMachine as _,
+    IOFlushed, RaftLogReader as _, RaftLogStorage as _, RaftStateMachine as _,
 };
 use openraft::type_config::TypeConfigExt as _;
 use store_support::{
-    CLUSTER, append, apply, damage, database, entries, entry, held, log_id, membership, open,
-    refusal, try_open, vote,
+    CLUSTER, append, apply, commit, damage, database, entries, entry, held, log_id, membership,
+    open, refusal, snapshot, try_open, vote,
 };
-
-/// Appends and applies `from..end`.
-async fn commit(store: &mut Store, from: u64, end: u64) {
-    append(&mut store.log, entries(1, from..end)).await;
-    apply(&mut store.machine, entries(1, from..end)).await.unwrap();
-    store.log.save_committed(Some(log_id(1, end - 1))).await.unwrap();
-}
-
-async fn snapshot(store: &mut Store) {
-    let mut builder = store.machine.try_create_snapshot_builder(true).await.unwrap();
-    builder.build_snapshot().await.unwrap();
-}
 
 fn snapshot_file(dir: &Path, index: u64) -> std::path::PathBuf {
     dir.join("raft-snapshots").join(format!("1-1-{index}.snap"))
@@ -319,33 +304,6 @@ async fn a_raft_snapshot_that_does_not_fit_is_refused() {
     let error = store.machine.install_snapshot(&sent.meta, sent.snapshot).await.unwrap_err();
     assert!(error.to_string().contains("quorum"), "{error}");
     assert!(!store.has_data());
-}
-
-#[tokio::test]
-async fn trimming_keeps_a_base_and_what_no_raft_snapshot_covers() {
-    let dir = tempfile::tempdir().unwrap();
-    let keep = |rows_max| Retention { rows_max, ..Retention::default() };
-    {
-        let mut store = open(dir.path());
-        commit(&mut store, 0, 50).await;
-        assert_eq!(store.ledger.trim(&keep(10), 0).unwrap(), 0, "no raft snapshot yet");
-        snapshot(&mut store).await;
-        commit(&mut store, 50, 100).await;
-        assert_eq!(store.ledger.trim(&keep(90), 0).unwrap(), 10);
-        assert_eq!(store.ledger.trim(&keep(10), 0).unwrap(), 50, "rows after it stay");
-        assert_eq!(store.ledger.trim(&keep(10), 0).unwrap(), 50);
-    }
-    let mut store = open(dir.path());
-    let verified = store.ledger.verify(CLUSTER).unwrap();
-    assert_eq!((verified.first, verified.last, verified.rows), (Some(50), Some(99), 50));
-    assert_eq!(store.ledger.first(), 50);
-    commit(&mut store, 100, 120).await;
-    snapshot(&mut store).await;
-    let aged = Retention { age_max: Some(Duration::from_secs(60)), ..Retention::default() };
-    assert_eq!(store.ledger.trim(&aged, 61_000).unwrap(), 50);
-    assert_eq!(store.ledger.trim(&aged, 61_001).unwrap(), 120, "all are older than a minute");
-    commit(&mut store, 120, 121).await;
-    assert_eq!(store.ledger.verify(CLUSTER).unwrap().rows, 1);
 }
 
 #[tokio::test]

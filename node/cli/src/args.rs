@@ -211,7 +211,7 @@ pub(crate) enum Verb {
         /// An export of `log export`
         file: PathBuf,
         /// After this index, or before the first entry later than this time (UTC)
-        #[arg(long, value_name = "REVISION|TIME", value_parser = until)]
+        #[arg(long, value_name = "REVISION|TIME")]
         until: Option<Until>,
         /// What if: also under this rule set, with the routes that would differ
         #[arg(long, value_name = "V")]
@@ -326,17 +326,6 @@ pub(crate) enum Log {
     },
 }
 
-/// An index, or a time such as 2026-11-23T10:00:00Z.
-fn until(given: &str) -> Result<Until, String> {
-    if let Ok(index) = given.parse() {
-        return Ok(Until::Index(index));
-    }
-    let time = humantime::parse_rfc3339_weak(given)
-        .map_err(|error| format!("{error}; give an index or a time as 2026-11-23T10:00:00Z"))?;
-    let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Ok(Until::Time(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
-}
-
 /// A duration such as 500ms, 5s or 2m; a bare number is seconds.
 fn timeout(given: &str) -> Result<Duration, String> {
     let parsed = match given.parse::<u64>() {
@@ -371,14 +360,6 @@ mod tests {
             assert_eq!(args.options.core, ["a:1", "b:2"]);
             assert_eq!(args.options.output, Output::Json);
         }
-    }
-
-    #[test]
-    fn a_replay_ends_at_an_index_or_a_time() {
-        assert_eq!(until("42"), Ok(Until::Index(42)));
-        assert_eq!(until("1970-01-01T00:00:02Z"), Ok(Until::Time(2_000)));
-        assert_eq!(until("1970-01-01 00:00:02"), Ok(Until::Time(2_000)));
-        assert!(until("yesterday").is_err());
     }
 
     #[test]

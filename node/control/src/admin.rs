@@ -81,6 +81,7 @@ pub struct Admin<Q, P, D> {
     /// One change of members at a time.
     members: Semaphore,
     pasts: Semaphore,
+    past_states: past::Kept,
 }
 
 impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
@@ -95,6 +96,7 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
             followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
             members: Semaphore::new(1),
             pasts: Semaphore::new(PASTS_MAX),
+            past_states: past::Kept::default(),
         }
     }
 

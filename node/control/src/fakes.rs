@@ -80,6 +80,11 @@ pub(crate) struct FakeQuorum {
     pub(crate) diverged: Mutex<Option<String>>,
     pub(crate) stepped_down: AtomicBool,
     pub(crate) clock_correction_ms: AtomicI64,
+    /// Rows up to this index are trimmed; the state there is kept unless `base_lost`.
+    pub(crate) trimmed: AtomicU64,
+    pub(crate) base_lost: AtomicBool,
+    /// Where reads of the ledger began.
+    pub(crate) ledger_reads: Mutex<Vec<u64>>,
     /// When its clock showed one second after 1970.
     began: Instant,
 }
@@ -119,6 +124,9 @@ impl FakeQuorum {
             diverged: Mutex::default(),
             stepped_down: AtomicBool::new(false),
             clock_correction_ms: AtomicI64::new(0),
+            trimmed: AtomicU64::new(0),
+            base_lost: AtomicBool::new(false),
+            ledger_reads: Mutex::default(),
             began: Instant::now(),
         })
     }
@@ -296,21 +304,32 @@ impl Quorum for FakeQuorum {
     }
 
     async fn ledger(&self, from: LogIndex, limit: usize) -> Result<Vec<pb::LedgerRow>, String> {
-        let rows = self.rows().into_iter().filter(|row| row.index >= from.0);
+        self.ledger_reads.lock().expect("not poisoned").push(from.0);
+        let first = from.0.max(self.trimmed.load(Ordering::Relaxed) + 1);
+        let rows = self.rows().into_iter().filter(|row| row.index >= first);
         Ok(rows.take(limit).collect())
     }
 
     async fn ledger_from(&self, from: LogIndex) -> Result<LedgerStart, String> {
         let rows = self.rows();
+        let oldest = self.trimmed.load(Ordering::Relaxed) + 1;
         let first = from.0.max(1);
+        let first = if from.0 == 0 { oldest } else { first };
+        if first < oldest {
+            return Err(format!("from: this member's ledger begins at {oldest}"));
+        }
         let before = rows.iter().find(|row| row.index + 1 == first);
+        let kept = first == oldest && !self.base_lost.load(Ordering::Relaxed);
         Ok(LedgerStart {
             first: LogIndex(first),
             previous: before.map_or([0; 32], hash_of),
             // The fake's log begins at 1, with nothing before it.
-            base: (first == 1).then(|| {
-                let nothing = State::default();
-                (nothing.encode().into(), nothing.digest())
+            base: kept.then(|| {
+                let mut state = State::default();
+                for (entry, index) in self.log().iter().zip(1..oldest) {
+                    state.apply(LogIndex(index), entry);
+                }
+                (state.encode().into(), state.digest())
             }),
             ancestors: Vec::new(),
         })

@@ -117,8 +117,9 @@ pub trait Quorum: Send + Sync + 'static {
     /// it proposes from here on carries that time. 0 trusts its own clock.
     fn correct_clock(&self, ahead_ms: i64);
 
-    /// Where a part of this member's ledger begins that goes on without a gap: at `from`,
-    /// or at the oldest such row when it is 0. The error says from where it can be had.
+    /// Where a part of this member's ledger begins that goes on without a gap: at `from`;
+    /// when it is 0, at the oldest such row that can be applied to a state that is kept, or
+    /// at the oldest at all while none is. The error says from where it can be had.
     fn ledger_from(
         &self,
         from: LogIndex,

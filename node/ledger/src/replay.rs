@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::str::FromStr;
+use std::time::UNIX_EPOCH;
 
 use dovetail_proto::convert;
 use dovetail_proto::v1 as wire;
@@ -35,6 +37,21 @@ pub enum Until {
     Index(u64),
     /// Before the first entry that is later, in milliseconds since 1970 by leaders' clocks.
     Time(u64),
+}
+
+impl FromStr for Until {
+    type Err = String;
+
+    /// An index, or a time such as 2026-11-23T10:00:00Z.
+    fn from_str(given: &str) -> Result<Self, String> {
+        if let Ok(index) = given.parse() {
+            return Ok(Self::Index(index));
+        }
+        let time = humantime::parse_rfc3339_weak(given)
+            .map_err(|error| format!("{error}; give an index or a time as 2026-11-23T10:00:00Z"))?;
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(Self::Time(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+    }
 }
 
 /// The first place at which a replay came to something else than the quorum.
@@ -225,4 +242,18 @@ fn entry_of(row: &wire::LedgerRow) -> Result<Option<Entry>, ExportError> {
 
 fn hex(hash: &LedgerHash) -> String {
     Digest(*hash).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replay_ends_at_an_index_or_a_time() {
+        let until = |given: &str| given.parse::<Until>();
+        assert_eq!(until("42"), Ok(Until::Index(42)));
+        assert_eq!(until("1970-01-01T00:00:02Z"), Ok(Until::Time(2_000)));
+        assert_eq!(until("1970-01-01 00:00:02"), Ok(Until::Time(2_000)));
+        assert!(until("yesterday").is_err());
+    }
 }

@@ -14,13 +14,24 @@ pub(crate) async fn on_a_thread<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?
 }
 
-/// Where rows without a gap begin: at `from`, at the oldest when it is 0.
+/// Where rows without a gap begin: at `from`; at the oldest that can be replayed when it is 0.
 pub(crate) fn start(hub: &Hub, ledger: &Ledger, from: u64) -> Result<LedgerStart, String> {
-    let (first, previous) = ledger.newest_run();
-    let ancestors = hub.owner().ancestors;
-    if from == 0 || from == first {
-        return Ok(LedgerStart { first: LogIndex(first), previous, base: None, ancestors });
+    let dovetail_raft_store::Owner { cluster_id, ancestors, .. } = hub.owner();
+    if from == 0 {
+        let start = ledger.start(&cluster_id).map_err(|error| dovetail_process::chain(&error))?;
+        for reason in &start.damaged {
+            tracing::error!(reason, "a base of the ledger is refused");
+        }
+        let first = start.first;
+        let state = start.state.filter(|_| first > 0);
+        return Ok(LedgerStart {
+            first: LogIndex(first),
+            previous: start.previous,
+            base: state.map(|state| (state.encode().into(), state.digest())),
+            ancestors,
+        });
     }
+    let (first, _) = ledger.newest_run();
     if from < first {
         return Err(format!("from: this member's ledger begins at {first}"));
     }

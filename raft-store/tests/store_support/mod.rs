@@ -10,7 +10,9 @@ use dovetail_raft_store::{
 };
 use dovetail_routing::entry::SCHEMA_VERSION;
 use dovetail_routing::{Command, Payload};
-use openraft::storage::{RaftLogStorage as _, RaftLogStorageExt as _, RaftStateMachine as _};
+use openraft::storage::{
+    RaftLogStorage as _, RaftLogStorageExt as _, RaftSnapshotBuilder as _, RaftStateMachine as _,
+};
 
 pub(crate) const CLUSTER: &str = "c0ffee";
 
@@ -82,6 +84,18 @@ pub(crate) async fn apply(
 ) -> Result<(), std::io::Error> {
     let items = entries.into_iter().map(|entry| Ok((entry, None)));
     machine.apply(futures_util::stream::iter(items)).await
+}
+
+/// Appends and applies `from..end`.
+pub(crate) async fn commit(store: &mut Store, from: u64, end: u64) {
+    append(&mut store.log, entries(1, from..end)).await;
+    apply(&mut store.machine, entries(1, from..end)).await.expect("done");
+    store.log.save_committed(Some(log_id(1, end - 1))).await.expect("done");
+}
+
+pub(crate) async fn snapshot(store: &mut Store) {
+    let mut builder = store.machine.try_create_snapshot_builder(true).await.expect("done");
+    builder.build_snapshot().await.expect("done");
 }
 
 /// Every index and term that the log holds.

@@ -49,6 +49,21 @@ pub(crate) async fn run(
             verified.header.first
         )));
     };
+    let oldest = verified.header.first.saturating_sub(1);
+    if let Until::Index(index) = until
+        && index < oldest
+    {
+        return Err(Failure::Refused(format!(
+            "--until {index}: the file begins with the state after index {oldest}"
+        )));
+    }
+    if let Until::Time(time) = until
+        && state.leader_time_ms() > time
+    {
+        return Err(Failure::Refused(format!(
+            "--until: the file begins with the state after index {oldest}, which is of a later time"
+        )));
+    }
     let explained = asked.map(|asked| explained(state, &asked));
     let what_if = rules.zip(assumed).map(|(rules, assumed)| compared(rules, state, &assumed));
     let told = what_if.as_ref().map(in_words);

@@ -38,7 +38,8 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
         let seeker =
             Seeker { host, service, from: request.from, limit, found: Vec::new(), next: 0 };
         let until = self.current_for(request.from).await?.applied_index();
-        let (seeker, _) = self.replay(until, seeker).await?;
+        let seen = LogIndex(request.from.saturating_sub(1));
+        let (seeker, _) = self.replay(seen, until, seeker).await?;
         Ok(pb::HistoryResponse { entries: seeker.found, next: seeker.next })
     }
 }

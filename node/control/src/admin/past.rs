@@ -1,6 +1,8 @@
-//! The state as it was: the ledger's entries applied again, from the first one on.
+//! The state as it was: the ledger's entries applied again, to the oldest state that is
+//! kept, or to one that was rebuilt a moment ago.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dovetail_proto::convert::decode_entry;
 use dovetail_proto::v1 as pb;
@@ -14,6 +16,8 @@ use crate::ports::{Peers, Quorum};
 
 /// States that are rebuilt at the same time: each is a thread's work for seconds.
 pub const PASTS_MAX: usize = 2;
+/// Rebuilt states that are kept, so that the next page goes on from the last one.
+const KEPT_MAX: usize = 2;
 /// Rows that are read, and applied, at once.
 const PAGE: usize = 1_024;
 /// Rows among which an entry with a time is looked for: others are of leaders and members.
@@ -21,7 +25,8 @@ const TIMED_AMONG: usize = 64;
 
 /// Who is shown each entry while the past is rebuilt.
 pub(super) trait Watch: Send + 'static {
-    /// Sees the entry at `index`, with the states around it; `false` ends the replay.
+    /// Sees the entry at `index`, with the states around it; `false` ends the replay before
+    /// that entry.
     fn entry(
         &mut self,
         around: (&State, &State),
@@ -37,6 +42,32 @@ impl Watch for () {
     }
 }
 
+/// States that were rebuilt lately, the oldest first: the same for whoever asks.
+#[derive(Debug, Default)]
+pub(super) struct Kept(Mutex<VecDeque<State>>);
+
+impl Kept {
+    fn states(&self) -> MutexGuard<'_, VecDeque<State>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest state up to `index`.
+    fn up_to(&self, index: LogIndex) -> Option<State> {
+        let states = self.states();
+        let early = states.iter().filter(|state| state.applied_index() <= index);
+        early.max_by_key(|state| state.applied_index()).cloned()
+    }
+
+    fn keep(&self, state: &State) {
+        let mut states = self.states();
+        states.retain(|kept| kept.applied_index() != state.applied_index());
+        states.push_back(state.clone());
+        if states.len() > KEPT_MAX {
+            states.pop_front();
+        }
+    }
+}
+
 impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
     /// The state after the entry at `index`; 0 is now.
     pub(super) async fn state_at(&self, index: u64) -> Result<Arc<State>, Status> {
@@ -44,7 +75,8 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
         if index == 0 || index == current.applied_index().0 {
             return Ok(current);
         }
-        let ((), state) = self.replay(LogIndex(index), ()).await?;
+        let index = LogIndex(index);
+        let ((), state) = self.replay(index, index, ()).await?;
         Ok(Arc::new(state))
     }
 
@@ -65,9 +97,11 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
         Ok(current)
     }
 
-    /// Applies the ledger's entries up to `until` again, and shows them to `watch`.
+    /// Applies the ledger's entries up to `until` again, and shows them to `watch`: at least
+    /// all after `seen`, or all that there are when it is 0.
     pub(super) async fn replay<W: Watch>(
         &self,
+        seen: LogIndex,
         until: LogIndex,
         watch: W,
     ) -> Result<(W, State), Status> {
@@ -76,18 +110,12 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
                 "{PASTS_MAX} earlier states are being rebuilt, which is the limit: try again"
             )));
         };
-        let mut so_far = (watch, State::default());
-        let mut from = LogIndex(0);
-        loop {
-            let rows = self.rows(from, PAGE).await?;
-            if let Some(first) = rows.first().filter(|row| from.0 == 0 && row.index > 1) {
-                return Err(Status::failed_precondition(format!(
-                    "the ledger of this member begins at index {}: what was before cannot be \
-                     rebuilt from it; ask another member (--core)",
-                    first.index
-                )));
+        let (state, mut due, mut rows) = self.beginning(seen).await?;
+        let mut so_far = (watch, state);
+        while let Some(last) = rows.last().map(|row| row.index) {
+            if rows.first().is_some_and(|row| row.index != due) {
+                return Err(Status::data_loss(format!("ledger row {due} is missing")));
             }
-            let Some(last) = rows.last().map(|row| row.index) else { break };
             // Thousands of entries: not on a thread that answers others.
             let page = tokio::task::spawn_blocking(move || apply(so_far, &rows, until));
             let (applied, goes_on) =
@@ -96,9 +124,49 @@ impl<Q: Quorum, P: Peers, D: Observe> Admin<Q, P, D> {
             if !goes_on || last >= until.0 {
                 break;
             }
-            from = LogIndex(last.saturating_add(1));
+            due = last.saturating_add(1);
+            rows = self.rows(LogIndex(due), PAGE).await?;
         }
+        self.past_states.keep(&so_far.1);
         Ok(so_far)
+    }
+
+    /// A state that holds nothing after `seen`, the oldest that there is when it is 0; the
+    /// index that follows on it, and the first rows from there on.
+    async fn beginning(&self, seen: LogIndex) -> Result<(State, u64, Vec<pb::LedgerRow>), Status> {
+        if let Some(state) = self.past_states.up_to(seen) {
+            let next = state.applied_index().0.saturating_add(1);
+            let rows = self.rows(LogIndex(next), PAGE).await?;
+            // They may have been trimmed meanwhile.
+            if rows.first().is_some_and(|row| row.index == next) {
+                return Ok((state, next, rows));
+            }
+        }
+        let start = self.core.quorum.ledger_from(LogIndex(0)).await;
+        let start =
+            start.map_err(|reason| Status::internal(format!("read the ledger: {reason}")))?;
+        let first = start.first.0;
+        let state = match start.base {
+            Some((bytes, _)) => tokio::task::spawn_blocking(move || State::decode(&bytes))
+                .await
+                .map_err(|error| Status::internal(error.to_string()))?
+                .map_err(|error| Status::data_loss(format!("the ledger's base: {error}")))?,
+            None if first == 0 => State::default(),
+            None => {
+                return Err(Status::failed_precondition(format!(
+                    "the ledger of this member begins at index {first}, and it keeps no state \
+                     from before: what was cannot be rebuilt from it; ask another member (--core)"
+                )));
+            }
+        };
+        let oldest = first.saturating_sub(1);
+        if seen.0 > 0 && seen.0 < oldest {
+            return Err(Status::failed_precondition(format!(
+                "index {seen} is older than what this member keeps: the oldest state is that \
+                 after index {oldest}; ask another member (--core)"
+            )));
+        }
+        Ok((state, first, self.rows(LogIndex(first), PAGE).await?))
     }
 
     pub(super) async fn rows(
@@ -165,7 +233,7 @@ fn apply<W: Watch>(
         let index = LogIndex(row.index);
         let applied = state.apply(index, &entry);
         if !watch.entry((&before, &state), index, (&entry, &applied)) {
-            return Ok(((watch, state), false));
+            return Ok(((watch, before), false));
         }
     }
     Ok(((watch, state), true))

@@ -217,3 +217,65 @@ async fn a_time_is_found_in_the_ledger() {
         assert_eq!(at.index, index, "{time_ms}");
     }
 }
+
+#[tokio::test]
+async fn what_was_trimmed_is_refused_and_what_is_kept_is_told() {
+    let stage = past();
+    let (mut anna, mut vera) = (stage.as_(ANNA), stage.as_(VIEWER));
+    anna.rollback(rollback("r1", 1, "")).await.expect("written");
+    let second = vera.routes(routes(2, false)).await.expect("told").into_inner();
+
+    let stage = past();
+    let (mut anna, mut vera) = (stage.as_(ANNA), stage.as_(VIEWER));
+    anna.annotate(remark("r1", "CHG-1")).await.expect("written");
+    stage.quorum.trimmed.store(2, Ordering::Relaxed);
+    let kept = vera.routes(routes(2, false)).await.expect("told").into_inner();
+    assert_eq!((kept.digest, kept.revision), (second.digest, 2), "the base itself is a past");
+    let all = vera.history(pb::HistoryRequest::default()).await.expect("told").into_inner();
+    assert_eq!(all.entries.len(), 1);
+    let status = vera.routes(routes(1, false)).await.expect_err("it is gone");
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    let said =
+        "index 1 is older than what this member keeps: the oldest state is that after index 2";
+    assert!(status.message().contains(said), "{}", status.message());
+    let from = |from| pb::HistoryRequest { from, ..pb::HistoryRequest::default() };
+    vera.history(from(3)).await.expect("told");
+    let status = vera.history(from(2)).await.expect_err("the state before it is gone");
+    assert!(status.message().contains("the oldest state"), "{}", status.message());
+
+    // Without the state before them, rows say nothing of routes; what was rebuilt stays.
+    stage.quorum.base_lost.store(true, Ordering::Relaxed);
+    vera.routes(routes(2, false)).await.expect("still known");
+    let stage = past();
+    stage.quorum.trimmed.store(1, Ordering::Relaxed);
+    stage.quorum.base_lost.store(true, Ordering::Relaxed);
+    let mut vera = stage.as_(VIEWER);
+    let status = vera.history(from(0)).await.expect_err("no state is kept");
+    assert!(status.message().contains("keeps no state"), "{}", status.message());
+}
+
+#[tokio::test]
+async fn the_next_page_of_a_history_goes_on_where_the_last_one_ended() {
+    let stage = stage(FakeQuorum::leader());
+    let mut anna = stage.as_(ANNA);
+    for number in 0..20 {
+        let (id, text) = (format!("r{number}"), format!("CHG-{number}"));
+        anna.annotate(remark(&id, &text)).await.expect("written");
+    }
+    let mut vera = stage.as_(VIEWER);
+    let mut told = Vec::new();
+    let (mut from, mut pages) = (0, 0);
+    loop {
+        let ask = pb::HistoryRequest { from, limit: 6, ..pb::HistoryRequest::default() };
+        let page = vera.history(ask).await.expect("told").into_inner();
+        told.extend(page.entries.iter().map(|entry| entry.index));
+        pages += 1;
+        from = page.next;
+        if from == 0 {
+            break;
+        }
+    }
+    assert_eq!((pages, told), (4, (1..=20).collect()));
+    let reads = stage.quorum.ledger_reads.lock().expect("not poisoned").clone();
+    assert_eq!(reads, [1, 7, 13, 19], "no page reads what the one before it has read");
+}
