@@ -5,8 +5,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use dovetail_control::ports::Slot;
+use dovetail_raft_store::Retention;
 
 /// A member of the core: watches Docker, keeps the replicated log, serves proxies and operators.
 #[derive(Clone, Debug, clap::Parser)]
@@ -77,6 +79,26 @@ pub(crate) struct Args {
     #[arg(long, env = "DOVETAIL_LOG_FORMAT", default_value = "text")]
     pub log: dovetail_process::log::Format,
 
+    /// How many bytes of the ledger are kept, and a little more; what no raft snapshot holds
+    /// always is.
+    #[arg(
+        long,
+        env = "DOVETAIL_LEDGER_MAX_BYTES",
+        value_name = "BYTES",
+        default_value_t = Retention::default().bytes_max,
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    pub ledger_max_bytes: u64,
+
+    /// How long entries are kept in the ledger, such as 90d [default: whatever their age].
+    #[arg(
+        long,
+        env = "DOVETAIL_LEDGER_MAX_AGE",
+        value_name = "DURATION",
+        value_parser = parse_age
+    )]
+    pub ledger_max_age: Option<Duration>,
+
     /// Members compare what they hold after so many entries; the same on every member.
     #[arg(
         long,
@@ -113,6 +135,15 @@ impl Args {
         Ok(())
     }
 
+    /// How much of the ledger is kept.
+    pub(crate) fn retention(&self) -> Retention {
+        Retention {
+            bytes_max: self.ledger_max_bytes,
+            age_max: self.ledger_max_age,
+            ..Retention::default()
+        }
+    }
+
     /// Where others reach this member.
     pub(crate) fn advertised(&self) -> &str {
         self.advertise.as_deref().unwrap_or(&self.members.0[&self.id])
@@ -140,6 +171,15 @@ fn parse_listen(given: &str) -> Result<SocketAddr, String> {
         _ => given.to_owned(),
     };
     full.parse().map_err(|_| "is not IP:PORT".to_owned())
+}
+
+/// A duration that is some.
+fn parse_age(given: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(given) {
+        Ok(Duration::ZERO) => Err("must be longer than nothing".to_owned()),
+        Ok(age) => Ok(age),
+        Err(error) => Err(format!("{error}; write it as 90d or 12h")),
+    }
 }
 
 /// Flags that are each valid, but not together.
@@ -225,6 +265,14 @@ mod tests {
             assert_eq!(parse_listen(given), Ok(([0, 0, 0, 0], 8_080).into()), "{given}");
         }
         assert!(parse_listen("core-1").is_err() && parse_listen(":99999").is_err());
+    }
+
+    #[test]
+    fn an_age_has_a_unit_and_is_some() {
+        assert_eq!(parse_age("90d"), Ok(Duration::from_secs(90 * 86_400)));
+        for bad in ["", "0s", "90", "-1d", "long"] {
+            assert!(parse_age(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -17,7 +17,12 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const TRIM_LOOKS: u64 = 60;
 
 /// Runs until the drain begins.
-pub(crate) async fn run(hub: Arc<Hub>, state: watch::Receiver<Arc<State>>, drain: DrainWatch) {
+pub(crate) async fn run(
+    hub: Arc<Hub>,
+    retention: Retention,
+    state: watch::Receiver<Arc<State>>,
+    drain: DrainWatch,
+) {
     let mut looks = tokio::time::interval(LOOK_EVERY);
     for look in 1_u64.. {
         tokio::select! {
@@ -32,7 +37,7 @@ pub(crate) async fn run(hub: Arc<Hub>, state: watch::Receiver<Arc<State>>, drain
         }
         if look % TRIM_LOOKS == 0 {
             let now_ms = state.borrow().leader_time_ms();
-            let trimmed = hub.store.trim_ledger(Retention::default(), now_ms).await;
+            let trimmed = hub.store.trim_ledger(retention, now_ms).await;
             if let Err(error) = trimmed {
                 warn!(error = %dovetail_process::chain(&error), "ledger not trimmed");
             }

@@ -139,7 +139,7 @@ async fn serve(args: Args, tls: TlsDir, keys: ClusterKeys) -> anyhow::Result<()>
     let raft_ended = tokio::spawn(quorum::follow(Arc::clone(&hub), view_sender));
     let idle = Duration::from_secs(args.checkpoint_idle);
     start_jobs(&core, args.id, keys, idle, &readiness);
-    drain.watch().spawn(upkeep::run(Arc::clone(&hub), state, drain.watch()));
+    drain.watch().spawn(upkeep::run(Arc::clone(&hub), args.retention(), state, drain.watch()));
 
     let ended = tokio::select! {
         biased;

@@ -47,6 +47,8 @@ pub const FLAGS: &[&str] = &[
     "http",
     "https",
     "id",
+    "ledger-max-age",
+    "ledger-max-bytes",
     "listen",
     "listen-addr",
     "log",
