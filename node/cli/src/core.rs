@@ -25,6 +25,8 @@ use crate::failure::{Failure, Meaning, reason};
 const STAGGER: Duration = Duration::from_millis(300);
 /// Within which every address has been tried.
 const ALL_TRIED_WITHIN: Duration = Duration::from_millis(900);
+/// How long a member that knows a leader is sought before any member will do.
+const LED_WITHIN: Duration = Duration::from_secs(1);
 /// Between two rounds, while an election may be going on.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Where a member says who leads.
@@ -128,14 +130,42 @@ impl Core {
         }
     }
 
-    /// The address of the leader, as far as the first member that answers knows it, else
-    /// that member's own.
-    async fn leader(&self, deadline: Instant) -> Result<String, Failure> {
-        let local = |mut client: Client| async move {
-            client.status(pb::StatusRequest { local: true }).await
+    /// The status of a member that knows a leader, else of the first that answers: a new
+    /// disk that waits to be taken in knows nobody, and must not stand for the others.
+    pub(crate) async fn status(&self) -> Result<pb::StatusResponse, Failure> {
+        let deadline = Instant::now() + self.timeout;
+        Ok(self.status_until(deadline, false).await?.1)
+    }
+
+    async fn status_until(
+        &self,
+        deadline: Instant,
+        local: bool,
+    ) -> Result<(String, pb::StatusResponse), Failure> {
+        let request = pb::StatusRequest { local };
+        let led = |mut client: Client| async move {
+            let answer = client.status(request).await?;
+            if answer.get_ref().leader == 0 {
+                return Err(Status::unavailable("it knows of no leader"));
+            }
+            Ok(answer)
         };
-        let (address, answer) = self.ask_until(deadline, &local).await?;
-        let status = answer.into_inner();
+        // Once only: that there is no leader is an answer, too.
+        let soon = deadline.min(Instant::now() + LED_WITHIN);
+        let mut reasons = Vec::new();
+        let first = timeout_at(soon, self.round(&led, &mut reasons)).await;
+        if let Ok(Ok((address, answer))) = first {
+            return Ok((address, answer.into_inner()));
+        }
+        let any = |mut client: Client| async move { client.status(request).await };
+        let (address, answer) = self.ask_until(deadline, &any).await?;
+        Ok((address, answer.into_inner()))
+    }
+
+    /// The address of the leader, as far as a member that answers knows it, else that
+    /// member's own.
+    async fn leader(&self, deadline: Instant) -> Result<String, Failure> {
+        let (address, status) = self.status_until(deadline, true).await?;
         let leader = status.members.into_iter().find(|member| member.id == status.leader);
         // An address that this machine cannot use is found out by the member's hint.
         let known = leader.map(|member| member.address).filter(|_| status.leader != 0);

@@ -58,6 +58,9 @@ pub(crate) async fn proxies(core: &Core, out: &Out) -> Result<ExitCode, Failure>
 }
 
 pub(super) async fn ask(core: &Core, local: bool) -> Result<pb::StatusResponse, Failure> {
+    if !local {
+        return core.status().await;
+    }
     let request = pb::StatusRequest { local };
     core.ask(|mut client| async move { client.status(request).await }).await
 }

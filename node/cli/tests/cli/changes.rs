@@ -214,3 +214,17 @@ async fn upstreams_are_drained_and_shown() {
     let ran = cli.run(&["drains"]).await;
     assert!(ran.stdout.contains("swarm node worker-2") && ran.stdout.contains("10.0.1.3:8080"));
 }
+
+#[tokio::test]
+async fn a_member_that_knows_no_leader_does_not_stand_for_the_others() {
+    let certificates = certificates();
+    // As a new disk is that waits to be taken in.
+    let (waits, _) = member(&certificates, 1, Mode::NoQuorum).await;
+    let (leader, fake) = member(&certificates, 2, Mode::Leader).await;
+    let cli = Cli::new(&format!("{waits},{leader}"), &certificates);
+    let ran = cli.run(&["annotate", "hello"]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(fake.orders.lock().expect("not poisoned").len(), 1);
+    let ran = cli.run(&["-o", "json", "status"]).await;
+    assert!(ran.stdout.contains("\"leader\":1") || ran.stdout.contains("\"leader\": 1"), "{ran:?}");
+}
