@@ -319,6 +319,16 @@ impl StandIn {
         self.change(|draft| draft.create_service(spec))
     }
 
+    /// Creates many services as one change: each change copies what there is.
+    pub fn create_services(
+        &self,
+        specs: impl IntoIterator<Item = ServiceSpec>,
+    ) -> Result<(), StandInError> {
+        self.change(|draft| {
+            specs.into_iter().try_for_each(|one| draft.create_service(one).map(drop))
+        })
+    }
+
     /// Edits a service's spec. Running tasks stay: see [`StandIn::rolling_update`].
     pub fn update_service(
         &self,

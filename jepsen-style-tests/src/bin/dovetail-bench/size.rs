@@ -40,13 +40,13 @@ pub(crate) async fn measure(services: usize) -> anyhow::Result<Size> {
         ..Options::default()
     };
     let stand_in = StandIn::start(options).await.context("start the stand-in for Docker")?;
-    for number in 0..services {
-        let spec = ServiceSpec::new(&format!("s{number}"))
+    let spec = |number| {
+        ServiceSpec::new(&format!("s{number}"))
             .label("com.docker.lb.hosts", &format!("s{number}.example"))
             .label("com.docker.lb.port", "8080")
-            .replicas(10);
-        stand_in.create_service(spec)?;
-    }
+            .replicas(10)
+    };
+    stand_in.create_services((0..services).map(spec))?;
     let tasks = services * 10;
     let operator = Operator::load(&cluster.operator_dir())?;
     let started = Instant::now();
