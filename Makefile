@@ -24,6 +24,7 @@ test: prepare
 test-long: test
 	DOVETAIL_LONG=1 cargo test --workspace --no-fail-fast
 	jepsen-style-tests/lab/autobahn.py
+	jepsen-style-tests/lab/tls_scan.py
 
 ## Figures of the core, beside etcd when it is given: BENCH="--etcd DIR --chart core.svg"
 bench: prepare

@@ -73,6 +73,13 @@ async fn an_exported_log_comes_to_the_digests_that_members_had() {
         assert_eq!(cluster["digest"].as_str(), Some(digest.as_str()));
     }
 
+    let asked = ["-o", "json", "replay", file, "--explain", "GET", "http://shop.example/"];
+    let explained = json(&system.auditor(&asked).await);
+    let chain = explained["explain"]["chain"].as_array().unwrap();
+    let first = chain.last().expect("who published it");
+    assert!(first["actor"].as_str().unwrap().starts_with("dovetail://member/"), "{explained}");
+    assert!(first["leader_time_ms"].as_u64().unwrap() > 0, "{explained}");
+
     // With the core, its rows are compared, and so are the members'.
     let compared = system.cluster.dovetail(&["-o", "json", "log", "verify", file]).await.unwrap();
     let origin = json(&compared)["origin"].as_str().unwrap().to_owned();

@@ -58,6 +58,36 @@ async fn grow(system: &mut System) {
     system.same_digest_everywhere().await;
 }
 
+/// The past begins where the new quorum does: from there on it is told, before it refused.
+async fn past_begins(system: &System, made: &Value) {
+    let begin = made["index"].as_u64().unwrap();
+    let at = |index: u64| {
+        let index = index.to_string();
+        async move { system.cluster.dovetail(&["-o", "json", "routes", "--at", &index]).await.unwrap() }
+    };
+    let then = at(begin).await;
+    assert!(then.code == Some(0) && then.stdout.contains("shop.example"), "{then:?}");
+    let before = at(begin - 1).await;
+    assert_eq!(before.code, Some(3), "{before:?}");
+    assert!(before.stderr.contains("is older than what this member keeps"), "{before:?}");
+    let history = system.cluster.dovetail(&["history", "--host", "news.example"]).await.unwrap();
+    assert!(history.code == Some(0) && history.stdout.contains("published"), "{history:?}");
+    let diff = ["-o", "json", "diff", &begin.to_string()];
+    let diff = system.cluster.dovetail(&diff).await.unwrap();
+    assert!(diff.code == Some(0) && diff.stdout.contains("news.example"), "{diff:?}");
+
+    // An auditor replays what the new quorum wrote from the state that it began with.
+    let file = system.cluster.place().path("after.log");
+    let file = file.to_str().unwrap();
+    let exported = system.cluster.dovetail(&["log", "export", file]).await.unwrap();
+    assert_eq!(exported.code, Some(0), "{exported:?}");
+    let replayed = system.cluster.dovetail(&["-o", "json", "replay", file]).await.unwrap();
+    assert_eq!(replayed.code, Some(0), "{replayed:?}");
+    let replayed: Value = serde_json::from_str(&replayed.stdout).unwrap();
+    let routes = system.cluster.routes().await.unwrap();
+    assert_eq!(replayed["service_clusters"][0]["digest"].as_str(), Some(routes.digest.as_str()));
+}
+
 async fn lose_all(system: &mut System, spared: Option<u8>) {
     for slot in system.cluster.slots() {
         system.cluster.kill_member(slot);
@@ -88,6 +118,7 @@ async fn a_backup_becomes_a_quorum_and_proxies_never_go_back() {
     goes_on(&system, &made).await;
     // Docker still shows what the backup did not hold.
     system.cluster.routed("news.example", DEADLINE).await.unwrap();
+    past_begins(&system, &made).await;
     let canary = ["-o", "json", "canary", "show", "--host", "shop.example"];
     let shown = system.cluster.dovetail(&canary).await.unwrap();
     assert!(shown.code == Some(0) && shown.stdout.contains("10000"), "{shown:?}");
@@ -107,6 +138,7 @@ async fn one_disk_becomes_a_quorum() {
     goes_on(&system, &made).await;
     system.swarm.create(ServiceConfig::published("news", "news.example", 1)).await.unwrap();
     system.cluster.routed("news.example", Duration::from_secs(10)).await.unwrap();
+    past_begins(&system, &made).await;
     grow(&mut system).await;
     unharmed(load, "a majority lost and recovered").await;
 }

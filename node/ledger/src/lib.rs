@@ -21,5 +21,5 @@ pub mod verify;
 
 pub use chain::{Broken, Chain, LedgerHash, row_hash};
 pub use export::{Base, ExportError, ExportReader, Exporter, Header, Statement, Trailer};
-pub use replay::{Divergence, Replay, RowsOf, Until};
+pub use replay::{Divergence, Replay, RowsOf, Until, entries_at};
 pub use verify::{Named, Verified, verify, what_if};

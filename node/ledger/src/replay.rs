@@ -1,6 +1,6 @@
 //! Replaying: what the rows come to, compared with what the quorum said it came to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::str::FromStr;
 use std::time::UNIX_EPOCH;
@@ -228,6 +228,23 @@ impl Replay {
     pub fn divergence(&self) -> Option<&Divergence> {
         self.divergence.as_ref()
     }
+}
+
+/// The entries of these rows, as far as there are such.
+pub fn entries_at(
+    rows: &mut impl RowsOf,
+    indexes: &BTreeSet<u64>,
+) -> Result<BTreeMap<u64, Entry>, ExportError> {
+    let mut found = BTreeMap::new();
+    let Some(last) = indexes.last() else { return Ok(found) };
+    while let Some(row) = rows.next_row()?.filter(|row| row.index <= *last) {
+        if indexes.contains(&row.index)
+            && let Some(entry) = entry_of(&row)?
+        {
+            found.insert(row.index, entry);
+        }
+    }
+    Ok(found)
 }
 
 /// What a row's entry says; `None` for rows that hold none.

@@ -1,12 +1,12 @@
 //! `replay`: what an exported log comes to, and whether it is what the members had.
 
 use std::fs::File;
-use std::io::{BufReader, Seek as _};
+use std::io::{BufReader, Read, Seek as _};
 use std::path::Path;
 use std::process::ExitCode;
 
 use dovetail_ledger::explain::{Asked, links};
-use dovetail_ledger::{ExportError, Until, Verified, verify, what_if};
+use dovetail_ledger::{ExportError, ExportReader, Until, Verified, entries_at, verify, what_if};
 use dovetail_proto::v1 as pb;
 use dovetail_routing::RuleSet;
 use dovetail_routing::state::State;
@@ -30,10 +30,11 @@ pub(crate) async fn run(
     let file = File::open(path)
         .map_err(|error| Failure::Usage(format!("read {}: {error}", path.display())))?;
     // Seconds for a million entries: not on a thread that has to answer others.
-    let replayed = tokio::task::spawn_blocking(move || replayed(file, until, rules))
-        .await
-        .map_err(|error| Failure::Refused(error.to_string()))?;
-    let (verified, assumed) = match replayed {
+    let replayed =
+        tokio::task::spawn_blocking(move || replayed(file, until, rules, asked.as_ref()))
+            .await
+            .map_err(|error| Failure::Refused(error.to_string()))?;
+    let Replayed { verified, assumed, explained } = match replayed {
         Ok(replayed) => replayed,
         Err(error) => {
             let reason = dovetail_process::chain(&error);
@@ -64,7 +65,6 @@ pub(crate) async fn run(
             "--until: the file begins with the state after index {oldest}, which is of a later time"
         )));
     }
-    let explained = asked.map(|asked| explained(state, &asked));
     let what_if = rules.zip(assumed).map(|(rules, assumed)| compared(rules, state, &assumed));
     let told = what_if.as_ref().map(in_words);
     let report = json::Replayed::new(&verified.replay, state, explained.clone(), what_if);
@@ -104,17 +104,33 @@ pub(crate) async fn run(
     Ok(ExitCode::from(u8::from(diverged)))
 }
 
-/// What a file comes to, and what it would come to under `rules`.
+/// What a file comes to.
+struct Replayed {
+    verified: Verified,
+    /// What it would come to under another rule set.
+    assumed: Option<State>,
+    /// Where the request goes that was asked about.
+    explained: Option<pb::ExplainResponse>,
+}
+
 fn replayed(
     mut file: File,
     until: Until,
     rules: Option<RuleSet>,
-) -> Result<(Verified, Option<State>), ExportError> {
+    asked: Option<&Asked>,
+) -> Result<Replayed, ExportError> {
     let verified = verify(BufReader::new(&mut file), until)?;
-    let Some(rules) = rules else { return Ok((verified, None)) };
-    file.rewind().map_err(ExportError::Read)?;
-    let assumed = what_if(BufReader::new(file), until, rules)?;
-    Ok((verified, assumed))
+    let mut explained = None;
+    if let (Some(asked), Some(state)) = (asked, verified.replay.state()) {
+        file.rewind().map_err(ExportError::Read)?;
+        explained = Some(explain_by(state, asked, BufReader::new(&mut file))?);
+    }
+    let mut assumed = None;
+    if let Some(rules) = rules {
+        file.rewind().map_err(ExportError::Read)?;
+        assumed = what_if(BufReader::new(file), until, rules)?;
+    }
+    Ok(Replayed { verified, assumed, explained })
 }
 
 /// The routes that another rule set would have made others.
@@ -154,14 +170,25 @@ fn asked([method, url]: &[String; 2]) -> Result<Asked, Failure> {
         .map_err(|reason| Failure::Usage(format!("--explain: {reason}")))
 }
 
-/// Where the request goes by the replayed state. Its entries are named by their indexes.
-fn explained(state: &State, asked: &Asked) -> pb::ExplainResponse {
+/// Where the request goes by the replayed state, and whose entries of the file made it so;
+/// one that lies before the file is named by its index alone.
+fn explain_by(
+    state: &State,
+    asked: &Asked,
+    file: impl Read,
+) -> Result<pb::ExplainResponse, ExportError> {
     let (answer, explanation) = dovetail_ledger::explain::explain(state, asked);
-    let chain = links(&explanation).into_iter().rev();
-    let chain = chain.map(|(index, what)| pb::ChainLink {
-        index,
-        what: what.join("; "),
-        ..pb::ChainLink::default()
+    let links = links(&explanation);
+    let entries = entries_at(&mut ExportReader::open(file)?, &links.keys().copied().collect())?;
+    let chain = links.into_iter().rev().map(|(index, what)| {
+        let link = pb::ChainLink { index, what: what.join("; "), ..pb::ChainLink::default() };
+        let Some(entry) = entries.get(&index) else { return link };
+        pb::ChainLink {
+            leader_time_ms: entry.leader_time_ms,
+            actor: entry.actor.to_string(),
+            cause: entry.cause.to_string(),
+            ..link
+        }
     });
-    pb::ExplainResponse { chain: chain.collect(), ..answer }
+    Ok(pb::ExplainResponse { chain: chain.collect(), ..answer })
 }

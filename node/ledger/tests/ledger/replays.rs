@@ -1,7 +1,7 @@
 //! A replay comes to what the members had, or says where it does not.
 
 use dovetail_ledger::chain::BEGINNING;
-use dovetail_ledger::{ExportReader, Until, verify, what_if};
+use dovetail_ledger::{ExportReader, Until, entries_at, verify, what_if};
 use dovetail_routing::names::ServiceCluster;
 use dovetail_routing::tell::differences;
 use dovetail_routing::{Command, Digest, Payload, RuleSet};
@@ -118,4 +118,16 @@ fn another_rule_set_shows_what_it_would_have_made_of_the_log() {
     let replay = verify(read(&story.export(0)), Until::End).expect("verified").replay;
     assert_eq!((replay.divergence(), replay.checkpoints()), (None, story.checkpoints));
     assert_eq!(replay.state().expect("a state").rules(), rules(2));
+}
+
+#[test]
+fn entries_are_found_by_their_indexes() {
+    let story = Story::of(60);
+    let bytes = story.export(20);
+    let mut reader = ExportReader::open(read(&bytes)).expect("opened");
+    // One before the file, a remark, and one after its end.
+    let found = entries_at(&mut reader, &[3, 25, 90].into()).expect("read");
+    assert_eq!(found.keys().copied().collect::<Vec<_>>(), [25]);
+    assert_eq!(found[&25].leader_time_ms, 25 * MS_EACH);
+    assert_eq!(&*found[&25].actor, "dovetail://member/1");
 }
