@@ -1,6 +1,7 @@
 //! The Engine API: which request gets which answer.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -69,6 +70,24 @@ pub(crate) async fn answer(stand_in: &StandIn, request: Request<Incoming>) -> Re
                 Span { since: moment(query.get("since")), until: moment(query.get("until")) };
             let stream = events::stream(stand_in.clone(), filters, span);
             respond(stand_in, StatusCode::OK, StreamBody::new(stream).boxed_unsync())
+        }
+        (&Method::GET, "/services" | "/tasks") if request.uri().query().is_none() => {
+            let (stand_in, asked) = (stand_in.clone(), stand_in.clone());
+            // Of a large swarm this takes a while.
+            let all = tokio::task::spawn_blocking(move || {
+                asked.bodies().of(&path, &model, |model| match path.as_str() {
+                    "/services" => {
+                        list(model.services.values(), |of| objects::service(model, of, false))
+                    }
+                    _ => list(model.tasks.values(), |of| objects::task(model, of)),
+                })
+            });
+            match all.await {
+                Ok(all) => respond(&stand_in, StatusCode::OK, Full::new(all).boxed_unsync()),
+                Err(failed) => {
+                    error(&stand_in, StatusCode::INTERNAL_SERVER_ERROR, &failed.to_string())
+                }
+            }
         }
         (&Method::GET, _) => match read(stand_in, &model, &path, &query, &filters, leaderless) {
             Ok(value) => json_body(stand_in, StatusCode::OK, &value),
@@ -189,6 +208,45 @@ fn by_prefix<'m, T>(
 ) -> Option<&'m Arc<T>> {
     let (id, found) = all.range(prefix.to_owned()..).next()?;
     id.starts_with(prefix).then_some(found)
+}
+
+/// A list's text, object by object: all of them as values would be many times as large.
+fn list<'m, T: 'm>(
+    all: impl Iterator<Item = &'m Arc<T>>,
+    object: impl Fn(&'m T) -> Value,
+) -> Bytes {
+    let mut text = vec![b'['];
+    for (position, one) in all.enumerate() {
+        if position > 0 {
+            text.push(b',');
+        }
+        text.extend_from_slice(object(one).to_string().as_bytes());
+    }
+    text.extend_from_slice(b"]\n");
+    text.into()
+}
+
+/// The newest whole lists: several clients ask for the same one again and again.
+#[derive(Debug, Default)]
+pub(crate) struct Bodies(Mutex<BTreeMap<String, BodyOf>>);
+
+/// A list's text, made once for its model.
+type BodyOf = (Arc<Model>, Arc<OnceLock<Bytes>>);
+
+impl Bodies {
+    fn of(&self, path: &str, model: &Arc<Model>, make: impl FnOnce(&Model) -> Bytes) -> Bytes {
+        let body = {
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = all.get(path).filter(|(of, _)| Arc::ptr_eq(of, model));
+            let known = known.map(|(_, body)| Arc::clone(body));
+            known.unwrap_or_else(|| {
+                let body = Arc::default();
+                all.insert(path.to_owned(), (Arc::clone(model), Arc::clone(&body)));
+                body
+            })
+        };
+        body.get_or_init(|| make(model)).clone()
+    }
 }
 
 fn services(model: &Model, query: &Query, filters: &Filters) -> Value {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::change::{Draft, Timer};
+use crate::engine::Bodies;
 use crate::events::Event;
 use crate::faults::{Fault, FaultRule, Faults};
 use crate::model::{Model, Node, Task};
@@ -99,6 +100,7 @@ pub(crate) struct Inner {
     runtime: tokio::runtime::Handle,
     state: Mutex<State>,
     requests: Mutex<BTreeMap<String, u64>>,
+    bodies: Bodies,
 }
 
 #[derive(Debug)]
@@ -143,6 +145,7 @@ impl StandIn {
             runtime: tokio::runtime::Handle::current(),
             state: Mutex::new(State { timing, history: VecDeque::new(), ring: VecDeque::new() }),
             requests: Mutex::default(),
+            bodies: Bodies::default(),
         });
         let stand_in = Self { inner, _guard: Some(Arc::new(Guard(ended))) };
         stand_in.back().await?;
@@ -159,6 +162,10 @@ impl StandIn {
 
     pub(crate) fn inner(&self) -> &Inner {
         &self.inner
+    }
+
+    pub(crate) fn bodies(&self) -> &Bodies {
+        &self.inner.bodies
     }
 
     /// A clone for its own jobs.

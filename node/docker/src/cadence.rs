@@ -10,6 +10,9 @@ use tokio::time::Instant;
 /// First pause after a failure; doubles up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// Looks that no hint asks for are as many times apart as the last one took: a large
+/// swarm's lists are work for the engine.
+const UNASKED: u32 = 3;
 
 /// How often to look. No `Default`: a test decides otherwise.
 #[derive(Clone, Debug)]
@@ -215,7 +218,8 @@ impl Cadence {
         let resync = Some((Depth::Resync, self.resync_at + config.resync));
         if !self.active {
             let first = self.wanted.filter(|&(depth, _)| depth == Depth::Resync);
-            let look = Some((Depth::Look, self.look_at + config.inactive));
+            let apart = config.inactive.max(self.took * UNASKED);
+            let look = Some((Depth::Look, self.look_at + apart));
             return [first, None, look, resync];
         }
         // A storm of hints may take half the engine's time, not all of it.
@@ -230,8 +234,8 @@ impl Cadence {
         let look = if self.subscribed { config.look } else { config.calm };
         [
             wanted,
-            Some((Depth::Tasks, self.tasks_at + tasks.max(self.took))),
-            Some((Depth::Look, self.look_at + look.max(self.took))),
+            Some((Depth::Tasks, self.tasks_at + tasks.max(self.took * UNASKED))),
+            Some((Depth::Look, self.look_at + look.max(self.took * UNASKED))),
             resync,
         ]
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use dovetail_routing::fact::{Change, Listing, Network, Service, SwarmNode, Task};
 use dovetail_routing::names::{NetworkId, ObjectId, ServiceId, SwarmId, SwarmNodeId, TaskId};
-use http::{Request, Response, StatusCode};
+use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Either, Full};
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
@@ -15,11 +15,15 @@ use tokio::time::Instant;
 
 use crate::config::DockerConfig;
 use crate::error::DockerError;
+use crate::list::{Element, ListReader};
+use crate::names::Names;
+use crate::patience::Patience;
 use crate::transport::HttpClient;
+use crate::wire::Identified;
 use crate::{convert, telemetry, transport, wire};
 
-/// Longest answer that is read: far above 20,000 tasks.
-const ANSWER_BYTES_MAX: usize = 256 * 1_024 * 1_024;
+/// Longest answer that is read: far above 100,000 tasks, of a few kilobytes each.
+const ANSWER_BYTES_MAX: usize = 2 * 1_024 * 1_024 * 1_024;
 /// Longest error answer whose text is kept.
 const MESSAGE_BYTES_MAX: usize = 1_024;
 /// The authority in request URIs; the connector dials the configured URL.
@@ -39,6 +43,8 @@ struct Shared {
     client: HttpClient,
     /// As negotiated last; none before.
     api: RwLock<Option<(usize, usize)>>,
+    /// For lists.
+    patience: Patience,
 }
 
 /// An object that the engine showed and that could not be read.
@@ -71,7 +77,9 @@ impl Docker {
             crate::tls::client(tls).map_err(DockerError::Tls)?;
         }
         let client = transport::client(config.url.clone(), config.tls.clone());
-        Ok(Self { shared: Arc::new(Shared { config, client, api: RwLock::default() }) })
+        let patience = Patience::new(config.timeout);
+        let shared = Shared { config, client, api: RwLock::default(), patience };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Everything: who the swarm is, services, tasks, swarm nodes, networks, and
@@ -83,15 +91,6 @@ impl Docker {
         self.list_routed(&mut listed).await?;
         self.list_names(&mut listed).await?;
         Ok(listed)
-    }
-
-    /// Tasks alone, in one call.
-    pub async fn list_tasks(
-        &self,
-    ) -> Result<(BTreeMap<TaskId, Task>, Vec<Unreadable>), DockerError> {
-        let mut listed = Listed::default();
-        self.tasks_into(&mut listed).await?;
-        Ok((listed.listing.tasks, listed.unreadable))
     }
 
     /// Whether the object that `change` is about is still there.
@@ -140,8 +139,9 @@ impl Docker {
     pub(crate) async fn negotiate(&self) -> Result<(), DockerError> {
         const CALL: &str = "GET /version";
         let engine = self.bollard(CALL)?.negotiate_version();
-        let engine =
-            self.timed(CALL, async { engine.await.map_err(|e| self.bollard_error(CALL, e)) });
+        let engine = self.timed(CALL, self.timeout(), async {
+            engine.await.map_err(|e| self.bollard_error(CALL, e))
+        });
         let version = engine.await?.client_version();
         let version = (version.major_version, version.minor_version);
         if version < API_MIN {
@@ -157,7 +157,9 @@ impl Docker {
         const CALL: &str = "GET /info";
         let engine = self.bollard(CALL)?;
         let info = engine.info();
-        let info = self.timed(CALL, async { info.await.map_err(|e| self.bollard_error(CALL, e)) });
+        let info = self.timed(CALL, self.timeout(), async {
+            info.await.map_err(|e| self.bollard_error(CALL, e))
+        });
         let swarm = info.await?.swarm.unwrap_or_default();
         if let Some(id) = swarm.cluster.and_then(|cluster| cluster.id).filter(|id| !id.is_empty()) {
             return Ok(SwarmId(id.into()));
@@ -178,84 +180,111 @@ impl Docker {
     /// nodes after them, so that whatever a service or a task names was there
     /// when its own list was taken.
     pub(crate) async fn list_routed(&self, into: &mut Listed) -> Result<(), DockerError> {
-        let services = self.list::<wire::Service>("service", "GET /services", "/services");
-        for service in services.await?.readable(into) {
-            match convert::service(&service) {
-                Ok(fact) => _ = into.listing.services.insert(fact.id.clone(), fact),
-                Err(reason) => into.cannot_read("service", &service.id, reason),
-            }
-        }
+        let services = self.list("service", "GET /services", "/services", |wire| {
+            let fact = convert::service(wire)?;
+            Ok(Some((fact.id.clone(), fact)))
+        });
+        into.listing.services = services.await?.readable(&mut into.unreadable);
         self.tasks_into(into).await?;
         let (nodes, networks) = futures_util::future::try_join(
-            self.list::<wire::Node>("node", "GET /nodes", "/nodes"),
+            self.list("node", "GET /nodes", "/nodes", |wire| {
+                let fact = convert::swarm_node(wire)?;
+                Ok(Some((fact.id.clone(), fact)))
+            }),
             // {"scope":["swarm"]}: a machine's own networks route nothing.
-            self.list::<wire::Network>(
+            self.list(
                 "network",
                 "GET /networks",
                 "/networks?filters=%7B%22scope%22%3A%5B%22swarm%22%5D%7D",
+                |wire| {
+                    let fact = convert::network(wire)?;
+                    Ok(Some((fact.id.clone(), fact)))
+                },
             ),
         )
         .await?;
-        for node in nodes.readable(into) {
-            match convert::swarm_node(&node) {
-                Ok(fact) => _ = into.listing.swarm_nodes.insert(fact.id.clone(), fact),
-                Err(reason) => into.cannot_read("node", &node.id, reason),
-            }
-        }
-        for network in networks.readable(into) {
-            match convert::network(&network) {
-                Ok(fact) => _ = into.listing.networks.insert(fact.id.clone(), fact),
-                Err(reason) => into.cannot_read("network", &network.id, reason),
-            }
-        }
+        into.listing.swarm_nodes = nodes.readable(&mut into.unreadable);
+        into.listing.networks = networks.readable(&mut into.unreadable);
         Ok(())
     }
 
     pub(crate) async fn tasks_into(&self, into: &mut Listed) -> Result<(), DockerError> {
-        let tasks = self.list::<wire::Task>("task", "GET /tasks", "/tasks").await?;
-        for task in tasks.readable(into) {
-            match convert::task(&task) {
-                Ok(Some(fact)) => _ = into.listing.tasks.insert(fact.id.clone(), fact),
-                Ok(None) => {}
-                Err(reason) => into.cannot_read("task", &task.id, reason),
-            }
-        }
+        let mut names = Names::default();
+        let tasks = self.list("task", "GET /tasks", "/tasks", |wire| {
+            let fact = convert::task(wire)?.map(|fact| names.shared_by(fact));
+            Ok(fact.map(|fact| (fact.id.clone(), fact)))
+        });
+        into.listing.tasks = tasks.await?.readable(&mut into.unreadable);
         Ok(())
     }
 
     /// The names of secrets and configs.
     pub(crate) async fn list_names(&self, into: &mut Listed) -> Result<(), DockerError> {
-        let secrets = self.list::<wire::Named>("secret", "GET /secrets", "/secrets").await?;
-        for secret in secrets.readable(into) {
-            match convert::named(&secret) {
-                Ok(name) => _ = into.listing.secrets.insert(id(&secret.id), name),
-                Err(reason) => into.cannot_read("secret", &secret.id, reason),
-            }
-        }
-        let configs = self.list::<wire::Named>("config", "GET /configs", "/configs").await?;
-        for config in configs.readable(into) {
-            match convert::named(&config) {
-                Ok(name) => _ = into.listing.configs.insert(id(&config.id), name),
-                Err(reason) => into.cannot_read("config", &config.id, reason),
-            }
-        }
+        let named =
+            |wire: &wire::Named| Ok(Some((ObjectId::from(&*wire.id), convert::named(wire)?)));
+        let secrets = self.list("secret", "GET /secrets", "/secrets", named).await?;
+        into.listing.secrets = secrets.readable(&mut into.unreadable);
+        let configs = self.list("config", "GET /configs", "/configs", named).await?;
+        into.listing.configs = configs.readable(&mut into.unreadable);
         Ok(())
     }
 
-    async fn list<T: DeserializeOwned>(
+    /// Asks for a list, and turns each of its objects into a fact with its key, if it is one.
+    async fn list<T: DeserializeOwned + Identified, F>(
         &self,
         kind: &'static str,
         call: &'static str,
         path: &str,
-    ) -> Result<List<T>, DockerError> {
-        let body = self.get(call, path).await?;
-        let read = wire::list(&body)
-            .map_err(|error| DockerError::Unreadable { call, error: error.into() })?;
-        Ok(List { kind, read })
+        mut convert: impl FnMut(&T) -> Result<Option<F>, String>,
+    ) -> Result<List<F>, DockerError> {
+        let unreadable =
+            |error: serde_json::Error| DockerError::Unreadable { call, error: error.into() };
+        let patience = &self.shared.patience;
+        let (from, after) = (Instant::now(), patience.now());
+        let result = self.timed(call, after, async {
+            let mut answer = self.request(call, path).await?;
+            let mut list = List { facts: Vec::new(), unreadable: Vec::new() };
+            let mut reader = ListReader::default();
+            while let Some(bytes) = answer.next().await? {
+                let taken = reader.read(&bytes, |element: Element<T>| {
+                    let fact = element.and_then(|object| {
+                        convert(&object).map_err(|reason| (object.id().to_owned(), reason))
+                    });
+                    match fact {
+                        Ok(fact) => list.facts.extend(fact),
+                        Err((id, reason)) => list.cannot_read(kind, &id, reason),
+                    }
+                });
+                taken.map_err(unreadable)?;
+                // However much there is, others get their turn.
+                tokio::task::consume_budget().await;
+            }
+            reader.end().map_err(unreadable)?;
+            Ok(list)
+        });
+        let result = result.await;
+        match &result {
+            Err(DockerError::Timeout { .. }) => patience.timed_out(after),
+            _ => patience.answered(from.elapsed()),
+        }
+        result
     }
 
     /// Asks for `path` and returns the body of a successful answer.
     async fn get(&self, call: &'static str, path: &str) -> Result<Bytes, DockerError> {
+        self.timed(call, self.timeout(), async {
+            let mut answer = self.request(call, path).await?;
+            let mut body = BytesMut::new();
+            while let Some(bytes) = answer.next().await? {
+                body.extend_from_slice(&bytes);
+            }
+            Ok(body.freeze())
+        })
+        .await
+    }
+
+    /// Asks for `path`; a successful answer's body is still to be read.
+    async fn request(&self, call: &'static str, path: &str) -> Result<Answer, DockerError> {
         let api = *self.shared.api.read().unwrap_or_else(PoisonError::into_inner);
         let uri = match api {
             Some((major, minor)) => format!("{AUTHORITY}/v{major}.{minor}{path}"),
@@ -263,27 +292,28 @@ impl Docker {
         };
         let unreadable = |error: http::Error| DockerError::Unreadable { call, error: error.into() };
         let request = Request::get(uri).body(Either::Left(Full::default())).map_err(unreadable)?;
-        self.timed(call, async {
-            let answer = self.shared.client.request(request).await;
-            let answer = answer.map_err(|error| self.lost(call, error))?;
-            let status = answer.status();
-            let body = read(call, answer).await?;
-            if status == StatusCode::OK {
-                return Ok(body);
-            }
-            let message = message(&body);
-            Err(DockerError::Engine { call, status: status.as_u16(), message })
-        })
-        .await
+        let answer = self.shared.client.request(request).await;
+        let answer = answer.map_err(|error| self.lost(call, error))?;
+        let status = answer.status();
+        let mut answer = Answer { call, body: answer.into_body(), bytes: 0 };
+        if status == StatusCode::OK {
+            return Ok(answer);
+        }
+        let mut body = BytesMut::new();
+        while let Some(bytes) = answer.next().await? {
+            body.extend_from_slice(&bytes);
+        }
+        Err(DockerError::Engine { call, status: status.as_u16(), message: message(&body) })
     }
 
     /// Bounds a whole call, connecting and reading included, and counts it.
     async fn timed<T>(
         &self,
         call: &'static str,
+        after: Duration,
         work: impl Future<Output = Result<T, DockerError>>,
     ) -> Result<T, DockerError> {
-        let (from, after) = (Instant::now(), self.timeout());
+        let from = Instant::now();
         let result = match tokio::time::timeout(after, work).await {
             Ok(result) => result,
             Err(_) => Err(DockerError::Timeout { call, after }),
@@ -372,30 +402,26 @@ impl Docker {
     }
 }
 
-fn id(id: &str) -> ObjectId {
-    ObjectId::from(id)
-}
-
 /// A list that was read, before what was unreadable in it has been set apart.
-struct List<T> {
-    kind: &'static str,
-    read: wire::Read<T>,
+struct List<F> {
+    facts: Vec<F>,
+    unreadable: Vec<Unreadable>,
 }
 
-impl<T> List<T> {
-    fn readable(self, into: &mut Listed) -> Vec<T> {
-        for (id, reason) in self.read.unreadable {
-            into.cannot_read(self.kind, &id, reason);
-        }
-        self.read.objects
+impl<F> List<F> {
+    fn cannot_read(&mut self, kind: &'static str, id: &str, reason: String) {
+        self.unreadable.push(Unreadable { kind, id: id.into(), reason });
+    }
+}
+
+impl<K: Ord, V> List<(K, V)> {
+    fn readable(self, unreadable: &mut Vec<Unreadable>) -> BTreeMap<K, V> {
+        unreadable.extend(self.unreadable);
+        self.facts.into_iter().collect()
     }
 }
 
 impl Listed {
-    fn cannot_read(&mut self, kind: &'static str, id: &str, reason: String) {
-        self.unreadable.push(Unreadable { kind, id: id.into(), reason });
-    }
-
     /// Unread is not gone: puts back what the last listing knew of each
     /// unreadable object.
     pub(crate) fn keep_unread(&mut self, last: &Listing) {
@@ -418,19 +444,30 @@ impl Listed {
     }
 }
 
-async fn read(call: &'static str, answer: Response<Incoming>) -> Result<Bytes, DockerError> {
-    let mut body = answer.into_body();
-    let mut bytes = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| DockerError::Lost { call, error: error.into() })?;
-        if let Ok(data) = frame.into_data() {
-            if bytes.len() + data.len() > ANSWER_BYTES_MAX {
-                return Err(DockerError::TooLong { call, bytes_max: ANSWER_BYTES_MAX });
+/// A body on its way.
+struct Answer {
+    call: &'static str,
+    body: Incoming,
+    /// How many came so far.
+    bytes: usize,
+}
+
+impl Answer {
+    /// The next bytes; `None` behind the last.
+    async fn next(&mut self) -> Result<Option<Bytes>, DockerError> {
+        let call = self.call;
+        while let Some(frame) = self.body.frame().await {
+            let frame = frame.map_err(|error| DockerError::Lost { call, error: error.into() })?;
+            if let Ok(data) = frame.into_data() {
+                self.bytes += data.len();
+                if self.bytes > ANSWER_BYTES_MAX {
+                    return Err(DockerError::TooLong { call, bytes_max: ANSWER_BYTES_MAX });
+                }
+                return Ok(Some(data));
             }
-            bytes.extend_from_slice(&data);
         }
+        Ok(None)
     }
-    Ok(bytes.freeze())
 }
 
 /// The engine's own words for an error: `{"message": "…"}`.

@@ -15,7 +15,8 @@ pub struct DockerConfig {
     pub url: DockerUrl,
     /// TLS on TCP when present.
     pub tls: Option<DockerTls>,
-    /// The longest that any one call may take, connecting included.
+    /// The longest that any one call may take, connecting included; lists get more once
+    /// they have shown to need it.
     pub timeout: Duration,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::wire::Read;
+use crate::list::ListReader;
 
 const SERVICES: &[u8] = include_bytes!("../tests/fixtures/services.json");
 const TASKS: &[u8] = include_bytes!("../tests/fixtures/tasks.json");
@@ -11,21 +11,37 @@ const NODES: &[u8] = include_bytes!("../tests/fixtures/nodes.json");
 const NETWORKS: &[u8] = include_bytes!("../tests/fixtures/networks.json");
 const SECRETS: &[u8] = include_bytes!("../tests/fixtures/secrets.json");
 
+/// A whole list, and what in it could not be read.
+struct Read<T> {
+    objects: Vec<T>,
+    unreadable: Vec<(String, String)>,
+}
+
+fn list<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<Read<T>, serde_json::Error> {
+    let mut reader = ListReader::default();
+    let mut read = Read { objects: Vec::new(), unreadable: Vec::new() };
+    reader.read(body, |element| match element {
+        Ok(object) => read.objects.push(object),
+        Err(unreadable) => read.unreadable.push(unreadable),
+    })?;
+    reader.end().map(|()| read)
+}
+
 fn services() -> BTreeMap<String, Service> {
-    let read: Read<wire::Service> = wire::list(SERVICES).expect("services");
+    let read: Read<wire::Service> = list(SERVICES).expect("services");
     assert!(read.unreadable.is_empty());
     let facts = read.objects.iter().map(|wire| service(wire).expect("a service"));
     facts.map(|fact| (fact.name.to_string(), fact)).collect()
 }
 
 fn networks() -> BTreeMap<String, Network> {
-    let read: Read<wire::Network> = wire::list(NETWORKS).expect("networks");
+    let read: Read<wire::Network> = list(NETWORKS).expect("networks");
     let facts = read.objects.iter().map(|wire| network(wire).expect("a network"));
     facts.map(|fact| (fact.name.to_string(), fact)).collect()
 }
 
 fn tasks_of(service_id: &ServiceId) -> Vec<Task> {
-    let read: Read<wire::Task> = wire::list(TASKS).expect("tasks");
+    let read: Read<wire::Task> = list(TASKS).expect("tasks");
     let facts = read.objects.iter().filter_map(|wire| task(wire).expect("a task"));
     facts.filter(|task| task.service == *service_id).collect()
 }
@@ -107,50 +123,50 @@ fn a_container_on_an_attachable_network_is_no_task() {
     let json = br#"[{"ID": "t1", "Version": {"Index": 4}, "NetworksAttachments": null,
         "Spec": {"NetworkAttachmentSpec": {"ContainerID": "c1"}}, "DesiredState": "running",
         "Status": {"State": "running"}}]"#;
-    let read: Read<wire::Task> = wire::list(json).expect("tasks");
+    let read: Read<wire::Task> = list(json).expect("tasks");
     assert_eq!(task(&read.objects[0]), Ok(None));
 }
 
 #[test]
 fn nodes_networks_and_secrets_are_read() {
-    let read: Read<wire::Node> = wire::list(NODES).expect("nodes");
+    let read: Read<wire::Node> = list(NODES).expect("nodes");
     let node = swarm_node(&read.objects[0]).expect("a node");
     assert_eq!((&*node.hostname, &*node.availability, node.down), ("lab-1", "active", false));
     assert_eq!(node.address, Some("10.77.0.1".parse().expect("an address")));
     assert_eq!(node.labels.get("zone").map(|v| &**v), Some("a"));
     let networks = networks();
     assert!(networks["ingress"].ingress && !networks["front"].ingress);
-    let read: Read<wire::Named> = wire::list(SECRETS).expect("secrets");
+    let read: Read<wire::Named> = list(SECRETS).expect("secrets");
     assert_eq!(named(&read.objects[0]).as_deref(), Ok("site.key"));
 }
 
 #[test]
 fn what_is_missing_or_null_takes_its_default() {
     let json = br#"[{"ID": "s1", "Spec": {"Name": "bare", "Labels": null}, "Endpoint": null}]"#;
-    let read: Read<wire::Service> = wire::list(json).expect("services");
+    let read: Read<wire::Service> = list(json).expect("services");
     let bare = service(&read.objects[0]).expect("a service");
     assert_eq!((&*bare.name, bare.scale), ("bare", Scale::Replicated(1)));
-    assert!(wire::list::<wire::Service>(b"null").expect("none").objects.is_empty());
+    assert!(list::<wire::Service>(b"null").expect("none").objects.is_empty());
 }
 
 #[test]
 fn an_object_that_cannot_be_read_is_named_and_spoils_no_other() {
     let json = br#"[{"ID": "t1", "ServiceID": "s", "DesiredState": "running",
         "Status": {"State": "running"}}, {"ID": "t2", "Slot": "one"}]"#;
-    let read: Read<wire::Task> = wire::list(json).expect("tasks");
+    let read: Read<wire::Task> = list(json).expect("tasks");
     assert_eq!(read.objects.len(), 1);
     assert_eq!(read.unreadable[0].0, "t2");
     assert!(read.unreadable[0].1.contains("one"), "{:?}", read.unreadable);
-    assert!(wire::list::<wire::Task>(br#"[{"Slot": "one"}]"#).is_err());
-    assert!(wire::list::<wire::Task>(br#"{"message": "?"}"#).is_err());
-    assert!(wire::list::<wire::Task>(b"<html>").is_err());
+    assert!(list::<wire::Task>(br#"[{"Slot": "one"}]"#).is_err());
+    assert!(list::<wire::Task>(br#"{"message": "?"}"#).is_err());
+    assert!(list::<wire::Task>(b"<html>").is_err());
 }
 
 #[test]
 fn states_that_are_not_known_make_an_object_unreadable() {
     let json = br#"[{"ID": "t1", "ServiceID": "s", "DesiredState": "running",
         "Status": {"State": "dreaming"}}]"#;
-    let read: Read<wire::Task> = wire::list(json).expect("tasks");
+    let read: Read<wire::Task> = list(json).expect("tasks");
     let reason = task(&read.objects[0]).expect_err("unknown");
     assert!(reason.contains("dreaming"), "{reason}");
 }

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -130,33 +129,19 @@ objects! {
     NamedSpec { name: String }
 }
 
-/// A list as far as it could be read: an object that could not is named.
-#[derive(Debug)]
-pub(crate) struct Read<T> {
-    pub(crate) objects: Vec<T>,
-    /// Id and reason.
-    pub(crate) unreadable: Vec<(String, String)>,
+/// An object that says which it is.
+pub(crate) trait Identified {
+    fn id(&self) -> &str;
 }
 
-/// Reads a list; one object that is not what we expect does not spoil the others.
-///
-/// An object without even an id does, since nothing could say which it was.
-pub(crate) fn list<T: DeserializeOwned>(body: &[u8]) -> Result<Read<T>, serde_json::Error> {
-    match serde_json::from_slice::<Option<Vec<T>>>(body) {
-        Ok(objects) => Ok(Read { objects: objects.unwrap_or_default(), unreadable: Vec::new() }),
-        Err(error) if !error.is_data() => Err(error),
-        Err(_) => {
-            let mut read = Read { objects: Vec::new(), unreadable: Vec::new() };
-            for value in serde_json::from_slice::<Vec<Value>>(body)? {
-                let id = value.get("ID").or_else(|| value.get("Id")).and_then(Value::as_str);
-                let id = id.map(str::to_owned);
-                match (T::deserialize(value), id) {
-                    (Ok(object), _) => read.objects.push(object),
-                    (Err(error), Some(id)) => read.unreadable.push((id, error.to_string())),
-                    (Err(error), None) => return Err(error),
-                }
+macro_rules! identified {
+    ($($name:ident)*) => {$(
+        impl Identified for $name {
+            fn id(&self) -> &str {
+                &self.id
             }
-            Ok(read)
         }
-    }
+    )*};
 }
+
+identified! { Network Node Service Task Named }

@@ -184,6 +184,23 @@ async fn a_round_is_four_list_calls_whatever_the_number_of_services() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_that_takes_longer_than_any_call_may_comes_in_the_end() {
+    let watched = watched().await;
+    let stand_in = &watched.stand_in;
+    // As the tasks of a large swarm take.
+    stand_in.fault("/tasks", Fault::Slow { delay_ms: 1_000 });
+    stand_in.create_service(ServiceSpec::new("web").replicas(3)).expect("created");
+    watched.error("no answer within").await;
+    watched.seen(|seen| seen.listing.tasks.len() == 3).await;
+    watched.regained().await;
+    // And the next one comes at once.
+    let timeouts = stand_in.requests("/tasks");
+    let sequence = watched.seen(|_| true).await.sequence;
+    watched.seen(|seen| seen.sequence >= sequence + 2).await;
+    assert!(stand_in.requests("/tasks") <= timeouts + 3, "they are waited for now");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_engine_that_fails_leaves_the_last_listing_in_place() {
     let watched = watched().await;
     let stand_in = &watched.stand_in;

@@ -57,6 +57,9 @@ struct Arguments {
     /// Services of the large swarm, each of ten tasks; 0 leaves it out.
     #[arg(long, default_value_t = 10_000)]
     services: usize,
+    /// Measures the large swarm alone.
+    #[arg(long)]
+    size_only: bool,
     /// Docker events whose way to the proxies is timed.
     #[arg(long, default_value_t = 50)]
     events: usize,
@@ -73,6 +76,29 @@ struct Arguments {
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let mut report = Report::new(Machine::read());
+    if !arguments.size_only {
+        small(&arguments, &mut report).await?;
+    }
+    if arguments.services > 0 {
+        eprint(&format!("{} services with ten tasks each", arguments.services));
+        report.size = Some(size::measure(arguments.services).await?);
+    }
+    if let Some(path) = &arguments.chart {
+        chart::draw(&report, path).with_context(|| format!("draw {}", path.display()))?;
+    }
+    println!("{report}");
+    let json = serde_json::to_string(&report)?;
+    match arguments.json {
+        Some(path) => {
+            std::fs::write(&path, json).with_context(|| format!("write {}", path.display()))?;
+        }
+        None => println!("{json}"),
+    }
+    Ok(())
+}
+
+/// Everything but the large swarm, etcd beside Dovetail.
+async fn small(arguments: &Arguments, report: &mut Report) -> anyhow::Result<()> {
     let mut targets = Vec::new();
     match arguments.etcd.clone().or_else(etcd::find) {
         Some(folder) => {
@@ -125,22 +151,6 @@ async fn main() -> anyhow::Result<()> {
     for target in &mut targets {
         eprint(&format!("{} kills of {}'s leader", arguments.kills, target.name()));
         report.failovers.push(failover::measure(target, arguments.kills).await?);
-    }
-    drop(targets);
-    if arguments.services > 0 {
-        eprint(&format!("{} services with ten tasks each", arguments.services));
-        report.size = Some(size::measure(arguments.services).await?);
-    }
-    if let Some(path) = &arguments.chart {
-        chart::draw(&report, path).with_context(|| format!("draw {}", path.display()))?;
-    }
-    println!("{report}");
-    let json = serde_json::to_string(&report)?;
-    match arguments.json {
-        Some(path) => {
-            std::fs::write(&path, json).with_context(|| format!("write {}", path.display()))?;
-        }
-        None => println!("{json}"),
     }
     Ok(())
 }
