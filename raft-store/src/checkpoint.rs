@@ -182,7 +182,8 @@ impl Checkpoints {
         let mark = Mark { index, state: state.clone(), ledger };
         let mut marks = self.marks();
         if self.is_due(index) {
-            marks.kept.push_back(mark.clone());
+            // Of a large swarm each snapshot has megabytes.
+            marks.kept.push_back(Mark { state: state.without_snapshots(), ..mark.clone() });
             if marks.kept.len() > MARKS_MAX {
                 marks.kept.pop_front();
             }

@@ -499,7 +499,7 @@ pub(crate) fn listing(services: &[(&str, u8)]) -> Listing {
         };
         listing.services.insert(id.clone(), service);
         for slot in 1..=*tasks {
-            let third = u8::try_from(position).expect("few");
+            let [_, _, second, third] = u32::try_from(position).expect("few").to_be_bytes();
             let task = Task {
                 id: TaskId::from(format!("{name}.{slot}").as_str()),
                 version: SwarmVersion(10),
@@ -508,7 +508,7 @@ pub(crate) fn listing(services: &[(&str, u8)]) -> Listing {
                 node: SwarmNodeId::from("m1"),
                 desired: DesiredState::Running,
                 state: TaskState::Running,
-                addresses: vec![(network.clone(), [10, 0, third, slot].into())],
+                addresses: vec![(network.clone(), [10, second, third, slot].into())],
                 host_ports: Vec::new(),
             };
             listing.tasks.insert(task.id.clone(), task);

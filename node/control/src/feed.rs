@@ -199,27 +199,28 @@ impl<Q: Quorum> Follower<Q> {
     /// What the session wants to be sent now.
     fn push(&mut self) -> Next<pb::Update> {
         let state = Arc::clone(&self.state.borrow_and_update());
-        let published = state.published(&self.service_cluster);
+        let revision = state.revision(&self.service_cluster);
         // Not to have looked at Docker yet is not to have seen nothing.
         let looked = !state.swarm().as_str().is_empty();
-        if !looked && published.snapshot.revision == Revision::default() {
+        if !looked && revision == Revision::default() {
             return Next::Wait(None);
         }
-        let position = Position {
-            cluster_id: self.view.borrow().cluster_id.clone(),
-            revision: published.snapshot.revision,
-            digest: published.digest,
+        let cluster_id = self.view.borrow().cluster_id.clone();
+        let newest = || {
+            let published = state.published(&self.service_cluster);
+            let digest = published.digest;
+            (Position { cluster_id: cluster_id.clone(), revision, digest }, published)
         };
-        match self.session.next(&position, Instant::now()) {
-            Next::Push(()) => {
+        match self.session.next(newest, Instant::now()) {
+            Next::Push(published) => {
                 telemetry::snapshot_pushed();
                 let snapshot = pb::SnapshotUpdate {
-                    revision: position.revision.0,
-                    digest: position.digest.0.to_vec(),
+                    revision: revision.0,
+                    digest: published.digest.0.to_vec(),
                     canonical: bytes::Bytes::from_owner(Arc::clone(&published.canonical)),
                 };
                 let snapshot = pb::update::Update::Snapshot(snapshot);
-                Next::Push(update(position.cluster_id, &state, snapshot))
+                Next::Push(update(cluster_id, &state, snapshot))
             }
             Next::Wait(at) => Next::Wait(at),
             Next::GiveUp(reason) => Next::GiveUp(reason),

@@ -41,11 +41,19 @@ pub(crate) trait Canonical: Sized {
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// Short texts that were read lately, each at a place of its own: ids and names come
+    /// again and again, and are then shared. Empty before the first.
+    texts: Vec<Option<Arc<str>>>,
 }
+
+/// Places for texts; one that comes pushes out what was there.
+const TEXTS: usize = 1 << 16;
+/// Bytes of a text that is looked for among those that were read.
+const SHARED_BYTES_MAX: usize = 64;
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
+        Self { bytes, at: 0, texts: Vec::new() }
     }
 
     pub(crate) fn invalid(&self, what: &'static str, reason: impl Into<Box<str>>) -> InvalidBytes {
@@ -164,8 +172,26 @@ impl Canonical for Arc<str> {
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, InvalidBytes> {
-        read_text(from).map(Arc::from)
+        let text = read_text(from)?;
+        if text.len() > SHARED_BYTES_MAX {
+            return Ok(text.into());
+        }
+        if from.texts.is_empty() {
+            from.texts.resize(TEXTS, None);
+        }
+        let place = &mut from.texts[place_of(text)];
+        match place {
+            Some(known) if **known == *text => Ok(Self::clone(known)),
+            _ => Ok(Self::clone(place.insert(text.into()))),
+        }
     }
+}
+
+/// Where a text is looked for (FNV-1a): any spread does, and equal texts come to one place.
+fn place_of(text: &str) -> usize {
+    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, mix);
+    usize::try_from((hash >> 32) % TEXTS as u64).unwrap_or_default()
 }
 
 impl<T: Canonical> Canonical for Option<T> {
@@ -327,5 +353,21 @@ impl Canonical for Duration {
             return Err(from.invalid("duration", format!("{nanoseconds} ns in a second")));
         }
         Ok(Self::new(seconds, nanoseconds))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_comes_again_is_held_once() {
+        let long = "x".repeat(SHARED_BYTES_MAX + 1);
+        let texts: Vec<Arc<str>> = ["web", "api", "web", &long].map(Arc::from).into();
+        let mut bytes = Vec::new();
+        texts.write(&mut bytes);
+        let read: Vec<Arc<str>> = Reader::new(&bytes).read().expect("as written");
+        assert_eq!(read, texts);
+        assert!(Arc::ptr_eq(&read[0], &read[2]));
     }
 }

@@ -199,6 +199,16 @@ impl State {
         }
     }
 
+    /// The same without the snapshots that were made of it, for whoever keeps it for long.
+    pub fn without_snapshots(&self) -> Self {
+        let bare = |(name, cluster): (&ServiceCluster, &Cluster)| {
+            let mut cluster = cluster.clone();
+            cluster.forget_published();
+            (name.clone(), cluster)
+        };
+        Self { clusters: self.clusters.iter().map(bare).collect(), ..self.clone() }
+    }
+
     /// The index of the last entry that changed the snapshot.
     pub fn revision(&self, service_cluster: &ServiceCluster) -> Revision {
         self.clusters.get(service_cluster).map(|cluster| cluster.revision).unwrap_or_default()

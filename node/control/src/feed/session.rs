@@ -49,7 +49,14 @@ impl Session {
     }
 
     /// Decides about the newest snapshot; `Push` counts as sent.
-    pub(super) fn next(&mut self, newest: &Position, now: Instant) -> Next<()> {
+    ///
+    /// It is not asked for while nothing can be sent: to make it is work for each route,
+    /// and a large change is many entries.
+    pub(super) fn next<T>(
+        &mut self,
+        newest: impl FnOnce() -> (Position, T),
+        now: Instant,
+    ) -> Next<T> {
         if let Some((position, at)) = &self.outstanding {
             let end = *at + ANSWER;
             if now < end {
@@ -61,17 +68,18 @@ impl Session {
                 position.revision
             ));
         }
-        if !self.wants(newest) {
-            return Next::Wait(None);
-        }
         if let Some(pushed) = self.pushed
             && now < pushed + MERGE
         {
             return Next::Wait(Some(pushed + MERGE));
         }
-        self.outstanding = Some((newest.clone(), now));
+        let (newest, snapshot) = newest();
+        if !self.wants(&newest) {
+            return Next::Wait(None);
+        }
+        self.outstanding = Some((newest, now));
         self.pushed = Some(now);
-        Next::Push(())
+        Next::Push(snapshot)
     }
 
     fn wants(&self, newest: &Position) -> bool {
@@ -116,6 +124,10 @@ mod tests {
         Position { cluster_id: "c1".to_owned(), revision: Revision(revision), digest }
     }
 
+    fn next(session: &mut Session, newest: Position, now: Instant) -> Next<()> {
+        session.next(|| (newest, ()), now)
+    }
+
     fn ack(session: &mut Session, revision: u64) -> Option<Duration> {
         let position = at(revision);
         session.acked(position.revision, position.digest, Instant::now())
@@ -125,59 +137,85 @@ mod tests {
     async fn one_push_is_out_and_newer_ones_merge() {
         let mut session = Session::new(None);
         let start = Instant::now();
-        assert_eq!(session.next(&at(1), start), Next::Push(()));
-        assert_eq!(session.next(&at(2), start), Next::Wait(Some(start + ANSWER)));
-        assert_eq!(session.next(&at(3), start), Next::Wait(Some(start + ANSWER)));
+        assert_eq!(next(&mut session, at(1), start), Next::Push(()));
+        assert_eq!(next(&mut session, at(2), start), Next::Wait(Some(start + ANSWER)));
+        assert_eq!(next(&mut session, at(3), start), Next::Wait(Some(start + ANSWER)));
         assert!(ack(&mut session, 1).is_some());
-        assert_eq!(session.next(&at(4), start), Next::Wait(Some(start + MERGE)));
-        assert_eq!(session.next(&at(5), start + MERGE), Next::Push(()));
+        assert_eq!(next(&mut session, at(4), start), Next::Wait(Some(start + MERGE)));
+        assert_eq!(next(&mut session, at(5), start + MERGE), Next::Push(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_snapshot_is_made_while_none_can_be_sent() {
+        let mut session = Session::new(None);
+        let start = Instant::now();
+        let mut made = 0;
+        let mut asked = |session: &mut Session, revision, now| {
+            let newest = || {
+                made += 1;
+                (at(revision), ())
+            };
+            let _ = session.next(newest, now);
+            made
+        };
+        assert_eq!(asked(&mut session, 1, start), 1);
+        // A large change is many entries; the subscriber is at work on the first.
+        for revision in 2..100 {
+            assert_eq!(asked(&mut session, revision, start), 1);
+        }
+        assert!(ack(&mut session, 1).is_some());
+        assert_eq!(asked(&mut session, 100, start), 1);
+        assert_eq!(asked(&mut session, 100, start + MERGE), 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_first_change_after_a_quiet_period_goes_out_at_once() {
         let mut session = Session::new(Some(at(1)));
         let start = Instant::now();
-        assert_eq!(session.next(&at(1), start), Next::Wait(None), "it is in force already");
-        assert_eq!(session.next(&at(2), start), Next::Push(()));
+        assert_eq!(next(&mut session, at(1), start), Next::Wait(None), "it is in force already");
+        assert_eq!(next(&mut session, at(2), start), Next::Push(()));
         assert!(ack(&mut session, 2).is_some());
         let later = start + MERGE * 2;
-        assert_eq!(session.next(&at(3), later), Next::Push(()));
+        assert_eq!(next(&mut session, at(3), later), Next::Push(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_refused_snapshot_is_not_sent_again() {
         let mut session = Session::new(None);
         let later = Instant::now() + MERGE;
-        assert_eq!(session.next(&at(1), Instant::now()), Next::Push(()));
+        assert_eq!(next(&mut session, at(1), Instant::now()), Next::Push(()));
         session.nacked(Revision(9));
-        assert!(matches!(session.next(&at(1), later), Next::Wait(Some(_))), "that was another");
+        assert!(
+            matches!(next(&mut session, at(1), later), Next::Wait(Some(_))),
+            "that was another"
+        );
         session.nacked(Revision(1));
-        assert_eq!(session.next(&at(1), later), Next::Wait(None));
-        assert_eq!(session.next(&at(2), later), Next::Push(()));
+        assert_eq!(next(&mut session, at(1), later), Next::Wait(None));
+        assert_eq!(next(&mut session, at(2), later), Next::Push(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_subscriber_ahead_of_this_member_gets_nothing_older() {
         let mut session = Session::new(Some(at(9)));
-        assert_eq!(session.next(&at(8), Instant::now()), Next::Wait(None));
+        assert_eq!(next(&mut session, at(8), Instant::now()), Next::Wait(None));
         let other = Position { digest: Digest([0; 32]), ..at(9) };
-        assert_eq!(session.next(&other, Instant::now()), Next::Push(()), "it diverged");
+        assert_eq!(next(&mut session, other, Instant::now()), Next::Push(()), "it diverged");
         let mut session = Session::new(Some(Position { cluster_id: "c0".to_owned(), ..at(9) }));
-        assert_eq!(session.next(&at(1), Instant::now()), Next::Push(()), "of another quorum");
+        assert_eq!(next(&mut session, at(1), Instant::now()), Next::Push(()), "of another quorum");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_subscriber_that_never_answers_is_given_up() {
         let mut session = Session::new(None);
         let start = Instant::now();
-        assert_eq!(session.next(&at(1), start), Next::Push(()));
-        assert!(matches!(session.next(&at(1), start + ANSWER), Next::GiveUp(_)));
+        assert_eq!(next(&mut session, at(1), start), Next::Push(()));
+        assert!(matches!(next(&mut session, at(1), start + ANSWER), Next::GiveUp(_)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn nothing_is_sent_before_there_is_a_cluster_id() {
         let mut session = Session::new(None);
         let nameless = Position { cluster_id: String::new(), ..at(1) };
-        assert_eq!(session.next(&nameless, Instant::now()), Next::Wait(None));
+        assert_eq!(next(&mut session, nameless, Instant::now()), Next::Wait(None));
     }
 }

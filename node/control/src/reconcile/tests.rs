@@ -107,6 +107,25 @@ async fn a_burst_of_observations_costs_one_entry() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_large_swarm_is_written_once_in_as_few_entries_as_it_needs() {
+    const SERVICES: usize = 2_000;
+    let names: Vec<_> = (0..SERVICES).map(|number| format!("s{number:04}")).collect();
+    let services: Vec<_> = names.iter().map(|name| (name.as_str(), 10)).collect();
+    let large = listing(&services);
+    let objects = large.networks.len() + large.swarm_nodes.len() + SERVICES + large.tasks.len();
+    let stage = stage(&Listing::default());
+    stage.docker.show(large.clone());
+    let known = || stage.quorum.current().facts().tasks == SERVICES * 10;
+    eventually("all of it is known", known).await;
+    // Looks come while it is written, and are full of what is not known yet.
+    for _ in 0..3 {
+        stage.show(large.clone()).await;
+    }
+    assert_eq!(stage.quorum.observed(), objects.div_ceil(OBJECTS_MAX));
+    assert_eq!(stage.quorum.changes().len(), objects);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_404_by_id_is_proof_of_a_removal() {
     let stage = stage(&listing(&[("web", 3), ("api", 3)]));
     stage.settle().await;

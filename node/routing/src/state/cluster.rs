@@ -30,6 +30,11 @@ impl Cluster {
     /// Its snapshot changed with the entry at `revision`.
     pub(super) fn changed(&mut self, revision: Revision) {
         self.revision = revision;
+        self.forget_published();
+    }
+
+    /// Lets go of what was made of the lines; other clones of the state keep it.
+    pub(super) fn forget_published(&mut self) {
         self.published = Arc::default();
     }
 

@@ -43,6 +43,13 @@ pub(super) struct Touched {
     pub(super) recorded: bool,
 }
 
+/// Takes the text of an id from an object that has it, so that it is held once.
+fn share<K: Ord + Clone, V>(objects: &OrdMap<K, V>, id: &mut K) {
+    if let Some((known, _)) = objects.get_key_value(id) {
+        id.clone_from(known);
+    }
+}
+
 /// The members of a set of pairs whose first half is `key`.
 fn second_halves<'a, A: Ord + Clone, B: Ord + Clone + Default>(
     pairs: &'a OrdSet<(A, B)>,
@@ -184,7 +191,15 @@ impl Facts {
         if !is_news(recorded.map(|recorded| (recorded.version, &**recorded)), task) {
             return;
         }
-        if let Some(old) = self.tasks.insert(task.id.clone(), Arc::new(task.clone())) {
+        let mut task = task.clone();
+        share(&self.tasks, &mut task.id);
+        share(&self.services, &mut task.service);
+        share(&self.swarm_nodes, &mut task.node);
+        for (network, _) in &mut task.addresses {
+            share(&self.networks, network);
+        }
+        let task = Arc::new(task);
+        if let Some(old) = self.tasks.insert(task.id.clone(), Arc::clone(&task)) {
             self.unindex_task(&old, touched);
         }
         self.tasks_by_service.insert((task.service.clone(), task.id.clone()));
@@ -259,4 +274,39 @@ impl Versioned for Task {
 /// Whether an object says something that is not recorded yet, and is not stale.
 fn is_news<T: Versioned>(recorded: Option<(SwarmVersion, &T)>, seen: &T) -> bool {
     recorded.is_none_or(|(version, object)| seen.version() >= version && seen != object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fact::{DesiredState, TaskState};
+
+    fn task(version: u64) -> Change {
+        Change::Task(Task {
+            id: "web.1".into(),
+            version: SwarmVersion(version),
+            service: "web".into(),
+            slot: 1,
+            node: "machine".into(),
+            desired: DesiredState::Running,
+            state: TaskState::Running,
+            addresses: vec![("front".into(), [10, 0, 0, 2].into())],
+            host_ports: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn tasks_hold_the_texts_of_what_they_name() {
+        let mut facts = Facts::default();
+        let mut touched = Touched::default();
+        let front = Network { id: "front".into(), name: "front".into(), ingress: false };
+        facts.record(&Change::Network(front), &mut touched);
+        facts.record(&task(1), &mut touched);
+        facts.record(&task(2), &mut touched);
+        let (id, task) = facts.tasks.iter().next().expect("recorded");
+        assert_eq!(task.version, SwarmVersion(2));
+        assert!(Arc::ptr_eq(&id.0, &task.id.0), "an entry's text ends with the entry");
+        let (network, _) = facts.networks.iter().next().expect("recorded");
+        assert!(Arc::ptr_eq(&network.0, &task.addresses[0].0.0));
+    }
 }
