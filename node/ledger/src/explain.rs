@@ -9,6 +9,7 @@ use dovetail_routing::explain::{Explanation, Rule};
 use dovetail_routing::names::ServiceCluster;
 use dovetail_routing::snapshot::{Route, Sticky, Tls, UpstreamState};
 use dovetail_routing::state::State;
+use dovetail_routing::sticky::{self, user_at};
 
 /// Bytes of a URL or a header.
 const TEXT_BYTES_MAX: usize = 8 * 1_024;
@@ -237,22 +238,32 @@ fn client(state: &State, asked: &Asked, route: &Route, steps: &mut Vec<String>) 
             steps.push(format!("{client} is no trusted proxy: its X-Forwarded-For is replaced"));
         }
     }
+    let by_address = state.snapshot(&asked.service_cluster).options.ip_hash;
     match &route.options.sticky {
-        Sticky::None => {}
-        Sticky::ClientIp => {
-            steps.push("users are kept on one upstream by their address".to_owned());
-        }
+        Sticky::None if !by_address => {}
+        // Behind a trusted proxy it is the address that this one names.
+        Sticky::None | Sticky::ClientIp => steps.push(match asked.client {
+            Some(client) if header("x-forwarded-for").is_none() => {
+                format!("its address {client} keeps it on {}", place(route, user_at(client)))
+            }
+            _ => "users are kept on one upstream by their address".to_owned(),
+        }),
         Sticky::Cookie(name) => {
-            let cookies = header("cookie").unwrap_or_default().split(';');
-            let named = |cookie: &str| {
-                cookie.trim().split_once('=').is_some_and(|(given, _)| given == name.as_str())
-            };
+            let cookies = asked.headers.iter().filter(|(other, _)| other == "cookie");
+            let cookies = cookies.map(|(_, value)| value.as_bytes());
+            let user = sticky::cookie(cookies, name).map(sticky::number);
             let name = name.as_str();
-            steps.push(if cookies.into_iter().any(named) {
-                format!("its cookie {name} keeps it on one upstream")
-            } else {
-                format!("it has no cookie {name}, which would keep it on one upstream")
+            steps.push(match user {
+                Some(user) => format!("its cookie {name} keeps it on {}", place(route, user)),
+                None => format!("it has no cookie {name}, which would keep it on one upstream"),
             });
         }
     }
+}
+
+/// The upstream that every proxy keeps a user on, in words.
+fn place(route: &Route, user: u64) -> String {
+    let Some((service, upstream)) = route.kept(user) else { return "no upstream".to_owned() };
+    let task = upstream.task.as_ref().map(|task| format!(" (task {task})")).unwrap_or_default();
+    format!("{}{task} of {}, unless a proxy finds that failing", upstream.address, service.name)
 }

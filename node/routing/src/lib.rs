@@ -22,6 +22,7 @@
 //! * [`explain`]: why a request goes where it goes;
 //! * [`rules`]: what may change without a new binary;
 //! * [`tell`]: what differs between two forms of a route, in words;
+//! * [`sticky`]: which upstream a user stays on;
 //! * [`state`]: applying entries, deriving snapshots and problems.
 //!
 //! Not here: protobuf (`proto` converts), Docker's API, storage, time.
@@ -41,6 +42,7 @@ pub mod problem;
 pub mod rules;
 pub mod snapshot;
 pub mod state;
+pub mod sticky;
 pub mod tell;
 
 pub use entry::{Applied, Command, Entry, LogIndex, Payload, Rejection};
