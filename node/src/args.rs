@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use dovetail_control::ports::Slot;
-use dovetail_raft_store::Retention;
+use dovetail_raft_store::{LOG_KEPT_ENTRIES, Retention, StoreConfig};
 
 /// A member of the core: watches Docker, keeps the replicated log, serves proxies and operators.
 #[derive(Clone, Debug, clap::Parser)]
@@ -98,6 +98,27 @@ pub(crate) struct Args {
         value_parser = parse_age
     )]
     pub ledger_max_age: Option<Duration>,
+
+    /// A raft snapshot is built after so many entries, or after 64 MiB of them.
+    #[arg(
+        long,
+        env = "DOVETAIL_RAFT_SNAPSHOT_ENTRIES",
+        value_name = "N",
+        default_value_t = StoreConfig::default().snapshot_entries,
+        value_parser = clap::value_parser!(u64).range(1..),
+        hide = true
+    )]
+    pub raft_snapshot_entries: u64,
+
+    /// Entries that the log keeps behind a raft snapshot, for members that are behind.
+    #[arg(
+        long,
+        env = "DOVETAIL_RAFT_LOG_KEPT",
+        value_name = "N",
+        default_value_t = LOG_KEPT_ENTRIES,
+        hide = true
+    )]
+    pub raft_log_kept: u64,
 
     /// Members compare what they hold after so many entries; the same on every member.
     #[arg(

@@ -23,9 +23,7 @@ use dovetail_process::identity::Identity;
 use dovetail_process::ready::Readiness;
 use dovetail_process::tls::TlsDir;
 use dovetail_process::{grpc, log, signal};
-use dovetail_raft_store::{
-    LOG_KEPT_ENTRIES, LogStore, Raft, StateMachine, Store, StoreConfig, raft_config,
-};
+use dovetail_raft_store::{LogStore, Raft, StateMachine, Store, StoreConfig, raft_config};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -37,9 +35,11 @@ use crate::raft::hub::Hub;
 use crate::raft::network::Network;
 use crate::raft::peers::OtherMembers;
 use crate::raft::quorum::{self, RaftQuorum};
+use crate::raft::refill::Refill;
 use crate::raft::removal;
 use crate::raft::server::Server;
-use crate::{shutdown, upkeep};
+use crate::shutdown;
+use crate::upkeep::Upkeep;
 
 type MemberCore = Core<RaftQuorum, OtherMembers, SwarmView>;
 
@@ -134,12 +134,27 @@ async fn serve(args: Args, tls: TlsDir, keys: ClusterKeys) -> anyhow::Result<()>
         }
         formed = formation::form(&hub, &args.data_dir, &check) => formed?,
     };
-    start_raft(&hub, log, machine, formed).await?;
+    start_raft(&hub, log, machine, formed, args.raft_log_kept).await?;
     check.set_ok();
     let raft_ended = tokio::spawn(quorum::follow(Arc::clone(&hub), view_sender));
     let idle = Duration::from_secs(args.checkpoint_idle);
     start_jobs(&core, args.id, keys, idle, &readiness);
-    drain.watch().spawn(upkeep::run(Arc::clone(&hub), args.retention(), state, drain.watch()));
+    let refill = Refill {
+        hub: Arc::clone(&hub),
+        ledger,
+        source: Arc::clone(&core.peers),
+        soft: core.soft.clone(),
+        retention: args.retention(),
+        state: state.clone(),
+    };
+    drain.watch().spawn(refill.run(drain.watch()));
+    let upkeep = Upkeep {
+        hub: Arc::clone(&hub),
+        soft: core.soft.clone(),
+        retention: args.retention(),
+        state,
+    };
+    drain.watch().spawn(upkeep.run(drain.watch()));
 
     let ended = tokio::select! {
         biased;
@@ -203,8 +218,11 @@ fn cluster_keys(file: &ConfigFile) -> anyhow::Result<ClusterKeys> {
 
 async fn open_store(args: &Args) -> anyhow::Result<Store> {
     let (dir, slot) = (args.data_dir.clone(), args.id);
-    let config =
-        StoreConfig { checkpoint_entries: args.checkpoint_entries, ..StoreConfig::default() };
+    let config = StoreConfig {
+        checkpoint_entries: args.checkpoint_entries,
+        snapshot_entries: args.raft_snapshot_entries,
+        ..StoreConfig::default()
+    };
     let opened = tokio::task::spawn_blocking(move || dovetail_raft_store::open(&dir, slot, config));
     Ok(opened.await.context("open the store")??)
 }
@@ -232,9 +250,10 @@ async fn start_raft(
     log: LogStore,
     machine: StateMachine,
     formed: Formed,
+    log_kept: u64,
 ) -> anyhow::Result<()> {
     let network = Network::new(Arc::clone(hub));
-    let config = raft_config(LOG_KEPT_ENTRIES)?;
+    let config = raft_config(log_kept)?;
     let raft =
         Raft::new(hub.node_id(), config, network, log, machine).await.context("start raft")?;
     hub.start(raft.clone());

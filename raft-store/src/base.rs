@@ -79,15 +79,30 @@ impl Bases {
 
     /// Checks and takes apart the base at `index`; the error says what is wrong with it.
     pub(crate) fn read(&self, index: u64) -> Result<Content, String> {
-        let path = self.path(index);
-        let damaged = |reason: &dyn std::fmt::Display| {
-            format!("the ledger's base at {index} ({}): {reason}", path.display())
-        };
-        match files::read(&path, RAFT_SNAPSHOT_BYTES_MAX) {
-            Ok(Some(bytes)) => raft_snapshot::decode(&bytes).map_err(|error| damaged(&error)),
-            Ok(None) => Err(damaged(&"the file is gone")),
-            Err(error) => Err(damaged(&error)),
+        raft_snapshot::decode(&self.bytes(index)?).map_err(|error| self.damaged(index, &error))
+    }
+
+    /// The file of the base at `index`, unchecked.
+    pub(crate) fn bytes(&self, index: u64) -> Result<Vec<u8>, String> {
+        match files::read(&self.path(index), RAFT_SNAPSHOT_BYTES_MAX) {
+            Ok(Some(bytes)) => Ok(bytes),
+            Ok(None) => Err(self.damaged(index, &"the file is gone")),
+            Err(error) => Err(self.damaged(index, &error)),
         }
+    }
+
+    fn damaged(&self, index: u64, reason: &dyn std::fmt::Display) -> String {
+        format!("the ledger's base at {index} ({}): {reason}", self.path(index).display())
+    }
+
+    /// Keeps a damaged base for whoever wants to know why, under another name.
+    pub(crate) fn set_aside(&self, index: u64) -> io::Result<()> {
+        let path = self.path(index);
+        if files::exists(&path)? {
+            files::rename(&path, &path.with_extension("damaged"))?;
+        }
+        self.kept().retain(|kept| *kept != index);
+        Ok(())
     }
 
     /// Removes the bases of which `is_needed` says no.

@@ -6,7 +6,8 @@
 //! snapshot jumped over entries, the ledger has a gap and a new segment.
 //!
 //! * [`past`]: the state before the first row, so that what follows can be replayed;
-//! * [`trim`]: the oldest rows go, and that state moves on.
+//! * [`trim`]: the oldest rows go, and that state moves on;
+//! * [`refill`]: what a raft snapshot jumped over, from another member and checked.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,9 +23,11 @@ use crate::disk::{Batch, Disk, Family, index_key, key};
 use crate::types::{Entry, EntryPayload};
 
 mod past;
+mod refill;
 mod trim;
 
 pub use past::Start;
+pub use refill::{Lack, Piece, Unproven};
 pub use trim::Retention;
 
 /// Rows given at once at most.
@@ -83,6 +86,8 @@ struct Segment {
     /// What the first row follows on; `None` where the log begins.
     base: Option<Mark>,
     head: Option<Mark>,
+    /// A raft snapshot jumped over what was before, and another member may still have it.
+    jumped: bool,
 }
 
 impl Segment {
@@ -258,8 +263,8 @@ impl Ledger {
                 }
                 let hash = newest.end().map_or([0; 32], |end| end.hash);
                 let bytes = newest.end().map_or(0, |end| end.bytes);
-                newest =
-                    Segment { base: Some(Mark { index: id.index - 1, hash, bytes }), head: None };
+                let base = Some(Mark { index: id.index - 1, hash, bytes });
+                newest = Segment { base, head: None, jumped: false };
             }
             let (mut row, end) = (row_of(entry), newest.end());
             let hash = row_hash(&end.map_or([0; 32], |end| end.hash), cluster_id, &row);
@@ -296,7 +301,8 @@ impl Ledger {
         if newest.head.is_none() {
             changed.pop();
         }
-        changed.push(Segment { base: Some(Mark { index, hash, bytes }), head: None });
+        let base = Some(Mark { index, hash, bytes });
+        changed.push(Segment { base, head: None, jumped: true });
         self.store(&mut segments, changed, self.0.disk.batch()?)
     }
 
@@ -373,6 +379,7 @@ fn encode_segments(segments: &[Segment]) -> Vec<u8> {
         .map(|segment| pb::LedgerSegment {
             base: segment.base.map(mark),
             head: segment.head.map(mark),
+            jumped: segment.jumped,
         })
         .collect();
     pb::LedgerSegments { segments }.encode_to_vec()
@@ -392,6 +399,7 @@ fn decode_segments(bytes: &[u8]) -> io::Result<Vec<Segment>> {
             Ok(Segment {
                 base: segment.base.map(mark).transpose()?,
                 head: segment.head.map(mark).transpose()?,
+                jumped: segment.jumped,
             })
         })
         .collect::<io::Result<Vec<_>>>()?;

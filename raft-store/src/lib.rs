@@ -42,7 +42,7 @@ pub mod types;
 
 pub use audit::{Offline, Rows, open_offline};
 pub use checkpoint::{Checkpoints, Committed, Diverged, Held, NotHeld};
-pub use ledger::{Broken, Ledger, LedgerError, Retention, Start, Verified};
+pub use ledger::{Broken, Lack, Ledger, LedgerError, Piece, Retention, Start, Unproven, Verified};
 pub use log::{LogReader, LogStore};
 pub use ondisk::{DATA_VERSION, OpenError, Store, StoreConfig, StoreHandle, open, read_owner};
 pub use owner::{Owner, OwnerError, OwnerHandle, random_id};

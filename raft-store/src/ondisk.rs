@@ -27,11 +27,13 @@ use crate::disk::{Disk, Family, key, one_line};
 use crate::files::{self, Lock};
 use crate::flush::Flusher;
 use crate::guard::{self, Acknowledged, Guard};
-use crate::ledger::{Ledger, LedgerError, Retention};
+use crate::ledger::Ledger;
 use crate::log::{Log, LogStore};
 use crate::owner::{self, Owner, OwnerHandle, Presence};
 use crate::raft_snapshot::{self, Content, RaftSnapshots};
-use crate::state_machine::{Parts, SinceSnapshot, StateMachine, chain, run_blocking};
+use crate::state_machine::{Parts, SinceSnapshot, StateMachine, chain};
+
+mod upkeep;
 
 /// The layout that this build writes, and the only one that it reads.
 pub const DATA_VERSION: u32 = 1;
@@ -142,24 +144,6 @@ impl StoreHandle {
     /// The newest raft snapshot as bytes: what a backup is, and [`crate::offline`] restores.
     pub fn newest_snapshot(&self) -> io::Result<Option<bytes::Bytes>> {
         Ok(self.parts.snapshots.current()?.map(|(_, bytes)| bytes))
-    }
-
-    /// Trims the ledger to `retention`, once enough is past it; `now_ms` is the leader's
-    /// time. What goes is replaced by the state that it comes to.
-    pub async fn trim_ledger(&self, retention: Retention, now_ms: u64) -> Result<(), LedgerError> {
-        let parts = self.parts.clone();
-        let work = move || Ok(trim_ledger(&parts, &retention, now_ms));
-        if run_blocking(work).await?? {
-            // Whoever removes the old base needs the rows to be gone for good.
-            self.parts.flusher.sync().await?;
-            let ledger = self.parts.ledger.clone();
-            run_blocking(move || {
-                ledger.forget_bases();
-                Ok(())
-            })
-            .await?;
-        }
-        Ok(())
     }
 
     /// What this member held at marked indexes.
@@ -419,29 +403,6 @@ fn complete(log: &Log, ledger: &Ledger, content: &Content) -> io::Result<()> {
         return ledger.jump(id.index, content.ledger_hash, &raft_snapshot::encode(content)?);
     }
     ledger.agrees(id.index, &content.ledger_hash)
-}
-
-/// Whether a base may be needless now.
-fn trim_ledger(parts: &Parts, retention: &Retention, now_ms: u64) -> Result<bool, LedgerError> {
-    let (ledger, cluster_id) = (&parts.ledger, parts.owner.cluster_id());
-    if !ledger.is_trim_due(retention, now_ms)? {
-        return Ok(false);
-    }
-    // Without a state that can be read, history begins anew at a raft snapshot.
-    if ledger.start(&cluster_id)?.state.is_none()
-        && let Some((content, bytes)) = parts.snapshots.newest_whole(raft_snapshot::decode)?
-        && let Some(id) = content.meta.last_log_id
-    {
-        ledger.adopt(id.index, &bytes)?;
-    }
-    let mut oldest = ledger.first();
-    loop {
-        let left = ledger.trim(&cluster_id, retention, now_ms)?;
-        if left == oldest {
-            return Ok(true);
-        }
-        oldest = left;
-    }
 }
 
 fn is_named(disk: &Disk, owner: &OwnerHandle, restored: Option<&Content>) -> io::Result<bool> {

@@ -27,7 +27,8 @@ pub fn raft_config(kept_entries: u64) -> Result<Arc<openraft::Config>, openraft:
         snapshot_policy: openraft::SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: kept_entries,
         replication_lag_threshold: LOG_KEPT_ENTRIES,
-        purge_batch_size: 1_024,
+        // In batches, but not so large ones that more is kept than was asked for.
+        purge_batch_size: kept_entries.clamp(1, 1_024),
         install_snapshot_timeout: 120_000,
         backoff: "50ms 100ms 200ms ...1s".to_owned(),
         ..openraft::Config::default()

@@ -9,15 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use dovetail_proto::convert::decode_entry;
-use dovetail_raft_store::{
-    Entry, EntryPayload, Ledger, MemberNode, Retention, Store, open_offline,
-};
-use dovetail_routing::LogIndex;
-use dovetail_routing::state::State;
+use dovetail_raft_store::{Entry, EntryPayload, MemberNode, Retention, Store, open_offline};
 use openraft::storage::{RaftLogStorage as _, RaftStateMachine as _};
 use store_support::{
-    CLUSTER, append, apply, commit, damage, entries, entry, log_id, membership, open, snapshot,
+    CLUSTER, append, apply, commit, damage, entries, log_id, membership, open, replays, snapshot,
 };
 
 /// Set for the child only.
@@ -30,33 +25,6 @@ fn keep(rows_max: u64) -> Retention {
 
 async fn trim(store: &Store, rows_max: u64) {
     store.handle.trim_ledger(keep(rows_max), 0).await.unwrap();
-}
-
-/// What the entries of [`commit`] come to.
-fn expected(last: u64) -> State {
-    let mut state = State::default();
-    for index in 0..=last {
-        let EntryPayload::Normal(data) = entry(1, index).payload else { unreachable!() };
-        state.apply(LogIndex(index), &decode_entry(&data.0).unwrap());
-    }
-    state
-}
-
-/// The state that is kept is that of its index, and the rows after it lead to the head.
-fn replays(ledger: &Ledger) -> u64 {
-    let start = ledger.start(CLUSTER).unwrap();
-    let mut state = start.state.unwrap_or_else(|| panic!("no state: {:?}", start.damaged));
-    if let Some(index) = start.first.checked_sub(1) {
-        assert_eq!(state.digest(), expected(index).digest(), "the base at {index}");
-        assert_eq!(ledger.hash_at(index).unwrap(), Some(start.previous));
-    }
-    let (last, _) = ledger.head();
-    for row in ledger.rows(start.first, 10_000).unwrap() {
-        state.apply(LogIndex(row.index), &decode_entry(&row.entry).unwrap());
-    }
-    assert_eq!(state.digest(), expected(last).digest(), "replayed from {} to {last}", start.first);
-    ledger.verify(CLUSTER).unwrap();
-    start.first
 }
 
 fn bases(dir: &Path) -> Vec<String> {

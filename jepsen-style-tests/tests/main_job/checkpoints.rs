@@ -38,7 +38,7 @@ impl System {
     }
 
     /// Writes so many entries.
-    async fn remark(&self, count: u8) {
+    pub(crate) async fn remark(&self, count: u8) {
         for number in 0..count {
             let noted = self.cluster.dovetail(&["annotate", &format!("remark {number}")]).await;
             assert_eq!(noted.unwrap().code, Some(0));

@@ -25,7 +25,7 @@ impl System {
     }
 
     /// `dovetaild VERB … --data-dir` of a member.
-    async fn offline(&self, slot: u8, verb: &[&str]) -> Finished {
+    pub(crate) async fn offline(&self, slot: u8, verb: &[&str]) -> Finished {
         let mut command = Command::new(&self.cluster.executables().dovetaild);
         command.args(verb).arg("--data-dir").arg(self.cluster.member_data_dir(slot));
         run_to_end(command, DEADLINE).await.unwrap()

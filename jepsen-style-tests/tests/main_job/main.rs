@@ -23,6 +23,7 @@ mod ledger;
 mod members;
 mod operator;
 mod outage;
+mod refill;
 mod restore;
 mod roles;
 mod soak;

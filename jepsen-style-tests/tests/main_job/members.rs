@@ -15,7 +15,7 @@ async fn member(system: &System, verb: &[&str]) -> Finished {
 }
 
 /// A change that is carried out.
-async fn changed(system: &System, verb: &[&str]) {
+pub(crate) async fn changed(system: &System, verb: &[&str]) {
     let begun = Instant::now();
     let done = member(system, verb).await;
     assert_eq!(done.code, Some(0), "{verb:?}: {done:?}");
@@ -56,7 +56,7 @@ async fn writes(system: &System) {
     .await;
 }
 
-async fn says(system: &mut System, slot: u8, what: &str) {
+pub(crate) async fn says(system: &mut System, slot: u8, what: &str) {
     eventually(DEADLINE, || {
         let said = system.cluster.member_mut(slot).map(|member| member.log_tail());
         async move {

@@ -30,6 +30,8 @@ pub const FLAGS: &[&str] = &[
     "admin",
     "advertise",
     "checkpoint-entries",
+    "raft-snapshot-entries",
+    "raft-log-kept",
     "checkpoint-idle",
     "allow-insecure",
     "connections-max",

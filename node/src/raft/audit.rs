@@ -55,6 +55,8 @@ pub(crate) fn check(
         reachable: true,
         first: ledger.first(),
         last,
+        first_time_ms: ledger.since_ms().map_err(|error| dovetail_process::chain(&error))?,
+        lacking: ledger.lacks().map_or(0, |lack| lack.last),
         ..pb::MemberLedger::default()
     };
     if let Some(index) = index {

@@ -9,7 +9,8 @@
 //! * [`members`]: who the members are, and changes of it; [`removal`]: being out;
 //! * [`transfer`]: leadership given to another voter;
 //! * [`peers`]: the `Peers` port: other members, asked directly;
-//! * [`audit`]: this member's ledger, for whoever exports or checks it.
+//! * [`audit`]: this member's ledger, for whoever exports or checks it;
+//! * [`refill`]: what this member's ledger lacks, fetched from the others.
 
 pub(crate) mod audit;
 pub(crate) mod formation;
@@ -18,6 +19,7 @@ pub(crate) mod members;
 pub(crate) mod network;
 pub(crate) mod peers;
 pub(crate) mod quorum;
+pub(crate) mod refill;
 pub(crate) mod removal;
 pub(crate) mod server;
 pub(crate) mod transfer;

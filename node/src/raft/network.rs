@@ -27,7 +27,7 @@ use super::hub::Hub;
 use super::server::MESSAGE_BYTES_MAX;
 
 /// Bytes of a raft snapshot in one message.
-const CHUNK_BYTES: usize = 1_024 * 1_024;
+pub(crate) const CHUNK_BYTES: usize = 1_024 * 1_024;
 /// Requests of one append stream that wait for the connection.
 const APPENDS_QUEUED: usize = 64;
 

@@ -4,18 +4,25 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use dovetail_control::ports::{AdminClient, Asked, Peers, Slot};
 use dovetail_process::grpc::{ChannelOptions, channel_with};
 use dovetail_proto::v1 as pb;
 use dovetail_proto::v1::raft_client::RaftClient;
+use dovetail_raft_store::{Lack, Piece};
 use tonic::transport::Channel;
 
 use super::hub::Hub;
+use super::refill::Source;
+use super::server::{MESSAGE_BYTES_MAX, RAFT_SNAPSHOT_BYTES_MAX};
 
 /// How long another member may take to say what it knows.
 const LOCAL_TIMEOUT: Duration = Duration::from_millis(300);
 /// Bytes of that: thousands of subscribers, and some of their problems.
 const LOCAL_BYTES_MAX: usize = 16 * 1_024 * 1_024;
+/// How long rows of another member's ledger may take, and how long a whole state.
+const ROWS_TIMEOUT: Duration = Duration::from_secs(10);
+const BASE_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a disk may take to note durably who it is.
 const ADOPT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -127,5 +134,47 @@ impl Peers for OtherMembers {
 
     fn admin(&self, slot: Slot) -> Result<AdminClient, String> {
         Ok(AdminClient::new(self.channel(slot)?))
+    }
+}
+
+impl Source for OtherMembers {
+    async fn rows(&self, slot: Slot, lack: Lack) -> Result<Piece, String> {
+        let mut client =
+            RaftClient::new(self.channel(slot)?).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let Lack { first, last } = lack;
+        let request = pb::LedgerRowsRequest { sender: Some(self.hub.sender()), first, last };
+        let answer = tokio::time::timeout(ROWS_TIMEOUT, client.ledger_rows(request))
+            .await
+            .map_err(|_| "no answer in time".to_owned())?
+            .map_err(|status| status.message().to_owned())?
+            .into_inner();
+        let previous = match answer.previous.as_slice().try_into() {
+            Ok(previous) => previous,
+            Err(_) => return Err("an answer without the hash before its rows".to_owned()),
+        };
+        Ok(Piece { previous, rows: answer.rows })
+    }
+
+    async fn base(&self, slot: Slot) -> Result<Option<Bytes>, String> {
+        let mut client = RaftClient::new(self.channel(slot)?);
+        let sender = Some(self.hub.sender());
+        let read = async {
+            let mut chunks =
+                client.ledger_base(pb::LedgerBaseRequest { sender }).await?.into_inner();
+            let mut content = BytesMut::new();
+            while let Some(chunk) = chunks.message().await? {
+                if content.len() + chunk.content.len() > RAFT_SNAPSHOT_BYTES_MAX {
+                    return Err(tonic::Status::resource_exhausted(format!(
+                        "the state is above {RAFT_SNAPSHOT_BYTES_MAX} bytes"
+                    )));
+                }
+                content.extend_from_slice(&chunk.content);
+            }
+            Ok((!content.is_empty()).then(|| content.freeze()))
+        };
+        tokio::time::timeout(BASE_TIMEOUT, read)
+            .await
+            .map_err(|_| "no answer in time".to_owned())?
+            .map_err(|status| status.message().to_owned())
     }
 }

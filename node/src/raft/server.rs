@@ -17,11 +17,12 @@ use tracing::{info, warn};
 
 use super::hub::Hub;
 use super::members::NODE_IDS_FROM;
+use super::network::CHUNK_BYTES;
 
 /// The largest message between members: an append is limited by bytes well below it.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 64 * 1_024 * 1_024;
 /// The largest raft snapshot that is taken in.
-const RAFT_SNAPSHOT_BYTES_MAX: usize = 256 * 1_024 * 1_024;
+pub(crate) const RAFT_SNAPSHOT_BYTES_MAX: usize = 256 * 1_024 * 1_024;
 
 /// This member's side of the Raft service.
 #[derive(Debug)]
@@ -265,6 +266,39 @@ impl RaftService for Server {
         let check = move || super::audit::check(&hub, &ledger, index, recompute);
         let answer = super::audit::on_a_thread(check).await.map_err(Status::internal)?;
         Ok(Response::new(answer))
+    }
+
+    async fn ledger_rows(
+        &self,
+        request: Request<pb::LedgerRowsRequest>,
+    ) -> Result<Response<pb::LedgerRowsResponse>, Status> {
+        let peer = grpc::peer(&request)?;
+        self.hub.admit(&peer, request.get_ref().sender.as_ref())?;
+        let pb::LedgerRowsRequest { first, last, .. } = request.into_inner();
+        let ledger = self.ledger.clone();
+        let read =
+            move || ledger.piece(first, last).map_err(|error| dovetail_process::chain(&error));
+        let piece = super::audit::on_a_thread(read).await.map_err(Status::data_loss)?;
+        let previous = piece.previous.to_vec();
+        Ok(Response::new(pb::LedgerRowsResponse { rows: piece.rows, previous }))
+    }
+
+    type LedgerBaseStream = BoxStream<'static, Result<pb::LedgerBaseChunk, Status>>;
+
+    async fn ledger_base(
+        &self,
+        request: Request<pb::LedgerBaseRequest>,
+    ) -> Result<Response<Self::LedgerBaseStream>, Status> {
+        let peer = grpc::peer(&request)?;
+        self.hub.admit(&peer, request.get_ref().sender.as_ref())?;
+        let ledger = self.ledger.clone();
+        let base = super::audit::on_a_thread(move || ledger.oldest_base()).await;
+        let base = Bytes::from(base.map_err(Status::data_loss)?.unwrap_or_default());
+        let chunks = (0..base.len()).step_by(CHUNK_BYTES).map(move |start| {
+            let content = base.slice(start..base.len().min(start + CHUNK_BYTES));
+            Ok(pb::LedgerBaseChunk { content: content.to_vec() })
+        });
+        Ok(Response::new(futures_util::stream::iter(chunks).boxed()))
     }
 
     async fn held(

@@ -255,6 +255,9 @@ pub(crate) struct LedgerSegment {
     pub(crate) base: Option<LedgerMark>,
     #[prost(message, optional, tag = "2")]
     pub(crate) head: Option<LedgerMark>,
+    /// The rows before were jumped over, and may be had from another member.
+    #[prost(bool, tag = "3")]
+    pub(crate) jumped: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]

@@ -4,10 +4,10 @@ use std::io;
 
 use dovetail_proto::convert;
 use dovetail_proto::v1 as wire;
-use dovetail_routing::LogIndex;
 use dovetail_routing::state::State;
+use dovetail_routing::{Digest, LogIndex, Payload};
 
-use super::{LEDGER_ROWS_MAX, Ledger, LedgerError, LedgerHash, Mark};
+use super::{LEDGER_ROWS_MAX, Ledger, LedgerError, LedgerHash, Mark, Segment};
 use crate::raft_snapshot::{self, Content};
 use crate::types::{LeaderId, LogId, RaftSnapshotMeta, StoredMembership};
 
@@ -74,26 +74,48 @@ impl Ledger {
         for reason in &start.damaged {
             tracing::error!(reason, "states before the next base cannot be rebuilt");
         }
-        let Some(mut state) = start.state.filter(|_| start.first <= to.index) else {
+        let Some(state) = start.state.filter(|_| start.first <= to.index) else {
             return Ok(());
         };
+        let (state, term) = self.follow(state, start.first, to.index)?;
+        self.keep(cluster_id, state, term, to)
+    }
+
+    /// What the rows `from..=last` make of a state, and the term of the last one.
+    pub(super) fn follow(
+        &self,
+        mut state: State,
+        from: u64,
+        last: u64,
+    ) -> Result<(State, u64), LedgerError> {
         let mut term = 0;
-        self.each(start.first, to.index, |row| {
+        self.each(from, last, |row| {
             term = row.term;
             apply(&mut state, row)
         })?;
+        Ok((state, term))
+    }
+
+    /// Writes a state as a base.
+    pub(super) fn keep(
+        &self,
+        cluster_id: &str,
+        state: State,
+        term: u64,
+        at: Mark,
+    ) -> Result<(), LedgerError> {
         let leader_id = LeaderId { term, node_id: 0 };
         let content = Content {
             meta: RaftSnapshotMeta {
-                last_log_id: Some(LogId::new(leader_id, to.index)),
+                last_log_id: Some(LogId::new(leader_id, at.index)),
                 last_membership: StoredMembership::default(),
             },
             cluster_id: cluster_id.to_owned(),
-            ledger_hash: to.hash,
+            ledger_hash: at.hash,
             state,
         };
         let bytes = raft_snapshot::encode(&content)?;
-        Ok(self.0.bases.store(to.index, &bytes)?)
+        Ok(self.0.bases.store(at.index, &bytes)?)
     }
 
     /// Shows the rows `from..=last` in order; none may be missing.
@@ -127,30 +149,55 @@ impl Ledger {
 
     /// Removes the bases that no row needs. What made them needless must be durable.
     pub(crate) fn forget_bases(&self) {
-        let run = self.newest();
+        let segments = self.segments().clone();
         // One beyond the end is of a raft snapshot that is just being installed.
-        let end = run.end().map_or(0, |end| end.index);
-        let needed = match run.base {
-            None => Vec::new(),
-            // The second stands in for the first, should that be damaged.
-            Some(base) => self.0.bases.within(base.index..=end).into_iter().take(2).collect(),
-        };
+        let end = segments.last().and_then(Segment::end).map_or(0, |end| end.index);
+        let mut needed = Vec::new();
+        for run in segments.iter().rev() {
+            if let (Some(base), Some(end)) = (run.base, run.end()) {
+                // The second stands in for the first, should that be damaged.
+                needed.extend(self.0.bases.within(base.index..=end.index).into_iter().take(2));
+            }
+            // What was before is needed again once the rows between were fetched.
+            if !run.jumped {
+                break;
+            }
+        }
         self.0.bases.retire(|index| index > end || needed.contains(&index));
     }
 }
 
 /// Applies a row's entry, if it holds one.
-pub(super) fn apply(state: &mut State, row: &wire::LedgerRow) -> Result<(), LedgerError> {
-    if row.kind() == wire::LedgerRowKind::Entry {
-        let entry = convert::decode_entry(&row.entry)
-            .map_err(|error| LedgerError::Entry { index: row.index, error })?;
+fn apply(state: &mut State, row: &wire::LedgerRow) -> Result<(), LedgerError> {
+    if let Some(entry) = entry_of(row)? {
         state.apply(LogIndex(row.index), &entry);
     }
     Ok(())
 }
 
+/// Where a row says the digest of the state, and which.
+pub(super) fn checkpoint(row: &wire::LedgerRow) -> Result<Option<(u64, Digest)>, LedgerError> {
+    Ok(entry_of(row)?.and_then(|entry| match entry.payload {
+        Payload::Checkpoint { index, state, .. } => Some((index.0, state)),
+        _ => None,
+    }))
+}
+
+fn entry_of(row: &wire::LedgerRow) -> Result<Option<dovetail_routing::Entry>, LedgerError> {
+    if row.kind() != wire::LedgerRowKind::Entry {
+        return Ok(None);
+    }
+    convert::decode_entry(&row.entry)
+        .map(Some)
+        .map_err(|error| LedgerError::Entry { index: row.index, error })
+}
+
 /// A base that is whole, and of this very place of this very ledger.
-fn fits(content: Content, cluster_id: &str, held: Option<LedgerHash>) -> Result<Content, String> {
+pub(super) fn fits(
+    content: Content,
+    cluster_id: &str,
+    held: Option<LedgerHash>,
+) -> Result<Content, String> {
     let index = content.meta.last_log_id.map_or(0, |id| id.index);
     if content.cluster_id != cluster_id {
         return Err(format!("the ledger's base at {index} is of quorum {}", content.cluster_id));

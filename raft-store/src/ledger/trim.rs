@@ -81,6 +81,13 @@ impl Ledger {
         Ok(self.first())
     }
 
+    /// When the oldest row was ordered, in milliseconds since 1970; 0 when none of the oldest
+    /// thousand says so.
+    pub fn since_ms(&self) -> Result<u64, LedgerError> {
+        let rows = self.rows(self.first(), 1_000)?;
+        Ok(rows.iter().find_map(leader_time_ms).unwrap_or_default())
+    }
+
     /// The oldest segment, and the last of its rows that are past `retention`, if any is.
     fn past(
         &self,
@@ -141,7 +148,8 @@ impl Ledger {
         let mut batch = self.0.disk.batch()?;
         batch.delete_range(Family::Ledger, now.first(), last.index + 1);
         let head = now.head.filter(|head| head.index > last.index);
-        *now = Segment { base: Some(last), head };
+        // What would have to be fetched before is past the retention, too.
+        *now = Segment { base: Some(last), head, jumped: false };
         if head.is_none() && changed.len() > 1 {
             changed.remove(0);
         }

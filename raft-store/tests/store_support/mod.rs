@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use dovetail_proto::convert;
 use dovetail_raft_store::{
-    Entry, EntryBytes, EntryPayload, LeaderId, LogId, LogStore, MemberNode, Membership, OpenError,
-    StateMachine, Store, StoreConfig, Vote,
+    Entry, EntryBytes, EntryPayload, LeaderId, Ledger, LogId, LogStore, MemberNode, Membership,
+    OpenError, StateMachine, Store, StoreConfig, Vote,
 };
 use dovetail_routing::entry::SCHEMA_VERSION;
-use dovetail_routing::{Command, Payload};
+use dovetail_routing::state::State;
+use dovetail_routing::{Command, Digest, LogIndex, Payload};
 use openraft::storage::{
     RaftLogStorage as _, RaftLogStorageExt as _, RaftSnapshotBuilder as _, RaftStateMachine as _,
 };
@@ -48,13 +49,23 @@ pub(crate) fn vote(term: u64) -> Vote {
 
 /// A remark, as the log holds it.
 pub(crate) fn remark(text: &str, request_id: &str) -> EntryBytes {
+    bytes_of(request_id, Payload::Command(Command::Annotate { text: text.into() }))
+}
+
+/// What the state and the ledger were after `about`.
+pub(crate) fn checkpoint(index: u64, about: LogIndex, state: Digest, ledger: Digest) -> Entry {
+    let data = bytes_of("", Payload::Checkpoint { index: about, state, ledger });
+    Entry { log_id: log_id(1, index), payload: EntryPayload::Normal(data) }
+}
+
+fn bytes_of(request_id: &str, payload: Payload) -> EntryBytes {
     let entry = dovetail_routing::Entry {
         schema_version: SCHEMA_VERSION,
         leader_time_ms: 1_000,
         actor: "dovetail://operator/anna".into(),
         request_id: request_id.into(),
         cause: "test".into(),
-        payload: Payload::Command(Command::Annotate { text: text.into() }),
+        payload,
     };
     EntryBytes(convert::encode_entry(&entry).into())
 }
@@ -127,4 +138,31 @@ pub(crate) fn damage(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 pub(crate) fn database(dir: &Path) -> rocksdb::DB {
     let families = ["default", "log", "meta", "ledger"];
     rocksdb::DB::open_cf(&rocksdb::Options::default(), dir.join("db"), families).expect("RocksDB")
+}
+
+/// What the entries of [`commit`] come to.
+fn expected(last: u64) -> State {
+    let mut state = State::default();
+    for index in 0..=last {
+        let EntryPayload::Normal(data) = entry(1, index).payload else { unreachable!() };
+        state.apply(LogIndex(index), &convert::decode_entry(&data.0).expect("an entry"));
+    }
+    state
+}
+
+/// The state that is kept is that of its index, and the rows after it lead to the head.
+pub(crate) fn replays(ledger: &Ledger) -> u64 {
+    let start = ledger.start(CLUSTER).expect("a start");
+    let mut state = start.state.unwrap_or_else(|| panic!("no state: {:?}", start.damaged));
+    if let Some(index) = start.first.checked_sub(1) {
+        assert_eq!(state.digest(), expected(index).digest(), "the base at {index}");
+        assert_eq!(ledger.hash_at(index).expect("a hash"), Some(start.previous));
+    }
+    let (last, _) = ledger.head();
+    for row in ledger.rows(start.first, 10_000).expect("rows") {
+        state.apply(LogIndex(row.index), &convert::decode_entry(&row.entry).expect("an entry"));
+    }
+    assert_eq!(state.digest(), expected(last).digest(), "replayed from {} to {last}", start.first);
+    ledger.verify(CLUSTER).expect("a whole ledger");
+    start.first
 }

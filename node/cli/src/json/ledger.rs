@@ -78,10 +78,14 @@ struct ComparedLedger {
     id: u64,
     reachable: bool,
     first: u64,
+    /// When the oldest row was ordered, in milliseconds since 1970; 0 when unknown.
+    first_time_ms: u64,
     last: u64,
     hash: String,
     recomputed: u64,
     gaps: Vec<u64>,
+    /// The newest row that is still to be fetched from another member; 0 when none is.
+    lacking: u64,
     broken_index: Option<u64>,
     /// In words; begins with `holds together` when nothing is wrong.
     verdict: String,
@@ -97,10 +101,12 @@ impl LedgersCompared {
                 id: member.id,
                 reachable: member.reachable,
                 first: member.first,
+                first_time_ms: member.first_time_ms,
                 last: member.last,
                 hash: member.hash.clone(),
                 recomputed: member.recomputed,
                 gaps: member.gaps.clone(),
+                lacking: member.lacking,
                 broken_index: (!member.broken.is_empty()).then_some(member.broken_index),
                 verdict: verdict(member, common, answer.index),
             })
@@ -127,11 +133,15 @@ fn verdict(member: &pb::MemberLedger, common: Option<&str>, index: u64) -> Strin
     if !member.hash.is_empty() && Some(member.hash.as_str()) != common {
         return format!("differs from the others at index {index}");
     }
-    if member.gaps.is_empty() {
-        return "holds together".to_owned();
+    let mut verdict = "holds together".to_owned();
+    if !member.gaps.is_empty() {
+        let after: Vec<_> = member.gaps.iter().map(u64::to_string).collect();
+        verdict += &format!(", with gaps after {}", after.join(", "));
     }
-    let after: Vec<_> = member.gaps.iter().map(u64::to_string).collect();
-    format!("holds together, with gaps after {}", after.join(", "))
+    if member.lacking > 0 {
+        verdict += &format!(", older rows than {} are being fetched", member.lacking + 1);
+    }
+    verdict
 }
 
 #[derive(Debug, Serialize)]

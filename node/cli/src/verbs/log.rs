@@ -26,10 +26,17 @@ pub(crate) async fn show(
     let mut entries = core.ask(|mut client| async move { client.log(request).await }).await?;
     let mut rows = Vec::new();
     let mut printed = false;
+    let mut first = None;
     loop {
         let entry = tokio::time::timeout(timeout, entries.message()).await.map_err(|_| {
             Failure::Unreachable(format!("the log broke off: nothing within {timeout:?}"))
         })?;
+        if let Ok(Some(entry)) = &entry
+            && first.is_none()
+        {
+            first = Some(entry.index);
+            kept_since(entry, from);
+        }
         match entry {
             Ok(Some(entry)) if out.is_json() => {
                 out.json(&json::LogEntry::from(entry))?;
@@ -55,6 +62,20 @@ pub(crate) async fn show(
         print(out, rows)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says so when older entries than those that are shown were asked for, and are not kept.
+fn kept_since(oldest: &pb::LogEntry, from: u64) {
+    if oldest.index > from {
+        let since = match oldest.leader_time_ms {
+            0 => String::new(),
+            ms => format!(", of {}", shown(ms)),
+        };
+        dovetail_process::exit::say(&format!(
+            "the oldest entry that is kept is {}{since}",
+            oldest.index
+        ));
+    }
 }
 
 fn print(out: &Out, entries: Vec<pb::LogEntry>) -> Result<ExitCode, Failure> {

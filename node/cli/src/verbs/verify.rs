@@ -17,6 +17,7 @@ use crate::core::Core;
 use crate::failure::Failure;
 use crate::json;
 use crate::out::{Out, Tone, printable, short};
+use crate::when::shown;
 
 /// The least time for members to recompute every hash.
 pub(crate) const RECOMPUTE: Duration = Duration::from_secs(600);
@@ -184,12 +185,14 @@ pub(crate) async fn core(core: &Core, out: &Out) -> Result<ExitCode, Failure> {
     if out.is_json() {
         out.json(&report)?;
     } else {
-        let mut table = out.table(&["MEMBER", "FIRST", "LAST", "HASHED", "AT", "HASH", "VERDICT"]);
+        let headings = ["MEMBER", "FIRST", "SINCE", "LAST", "HASHED", "AT", "HASH", "VERDICT"];
+        let mut table = out.table(&headings);
         for (member, verdict) in answer.members.iter().zip(report.verdicts()) {
             let tone = if verdict.starts_with("holds together") { Tone::Good } else { Tone::Bad };
             table.add_row([
                 out.cell(member.id.to_string(), Tone::Plain),
                 out.cell(member.first.to_string(), Tone::Plain),
+                out.cell(shown(member.first_time_ms), Tone::Plain),
                 out.cell(member.last.to_string(), Tone::Plain),
                 out.cell(member.recomputed.to_string(), Tone::Plain),
                 out.cell(answer.index.to_string(), Tone::Plain),

@@ -71,7 +71,15 @@ pub(crate) fn file(tls: &TlsDir) -> (Vec<u8>, LedgerHash) {
 /// Two members, of which one is broken when every hash is recomputed, and a third that is down.
 pub(crate) fn compared(request: &pb::VerifyLogRequest, tls: &TlsDir) -> pb::VerifyLogResponse {
     let hash = Digest(file(tls).1).to_string();
-    let well = pb::MemberLedger { id: 1, reachable: true, last: 2, hash, ..Default::default() };
+    let well = pb::MemberLedger {
+        id: 1,
+        reachable: true,
+        last: 2,
+        hash,
+        first_time_ms: 1_000,
+        lacking: 1,
+        ..Default::default()
+    };
     let mut broken = pb::MemberLedger { id: 2, reachable: true, ..Default::default() };
     let mut members = vec![well];
     if request.recompute {
