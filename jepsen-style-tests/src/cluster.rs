@@ -4,6 +4,7 @@
 //! Docker stand-in, `.11` on are members, `.21` on are proxies, `.100` on are tasks.
 
 mod ask;
+mod processes;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 
 use crate::namespaces::Namespaces;
 use crate::supervisor::{Executables, Place, Process, ProcessConfig, run_to_end};
@@ -47,6 +48,8 @@ pub struct ClusterConfig {
     pub namespaces: Option<Namespaces>,
     /// Where the folders of members' data are; that of the cluster when absent.
     pub disks: Option<PathBuf>,
+    /// What stands before the command of a member: a program that starts it.
+    pub before: BTreeMap<u8, Vec<OsString>>,
 }
 
 impl Default for ClusterConfig {
@@ -62,6 +65,7 @@ impl Default for ClusterConfig {
             config: None,
             namespaces: None,
             disks: None,
+            before: BTreeMap::new(),
         }
     }
 }
@@ -116,6 +120,11 @@ impl Cluster {
     /// The slots of all members, started or not.
     pub fn slots(&self) -> impl Iterator<Item = u8> + use<> {
         1..=self.config.members
+    }
+
+    /// The slots of those that form the quorum.
+    pub fn founders(&self) -> impl Iterator<Item = u8> + use<> {
+        1..=self.config.members.min(self.config.founders)
     }
 
     /// The numbers of all proxies, started or not.
@@ -251,7 +260,8 @@ impl Cluster {
         }
         arguments.extend(self.config.member_arguments.iter().cloned());
         let (name, host) = (format!("member-{slot}"), self.member_host(slot));
-        self.process_config(&name, host, &self.executables.dovetaild, arguments)
+        let before = self.config.before.get(&slot).map_or(&[][..], Vec::as_slice);
+        self.process_config(&name, host, before, &self.executables.dovetaild, arguments)
     }
 
     /// How a proxy is started.
@@ -282,94 +292,29 @@ impl Cluster {
         .into();
         arguments.extend(self.config.proxy_arguments.iter().cloned());
         let (name, host) = (format!("proxy-{number}"), self.proxy_host(number));
-        self.process_config(&name, host, &self.executables.proxy, arguments)
+        self.process_config(&name, host, &[], &self.executables.proxy, arguments)
     }
 
     fn process_config(
         &self,
         name: &str,
         host: u8,
+        before: &[OsString],
         executable: &Path,
         arguments: Vec<String>,
     ) -> ProcessConfig {
-        let mut arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
-        let mut executable = executable.to_path_buf();
+        let mut words: Vec<OsString> = Vec::new();
+        // Each of them becomes the process itself, so signals reach whom they are meant for.
         if let Some(namespaces) = &self.config.namespaces {
-            // It becomes the process itself, so signals reach whom they are meant for.
-            let enter = namespaces.enter(host).into_iter().chain([executable.into()]);
-            arguments.splice(0..0, enter);
-            executable = "nsenter".into();
+            words.push("nsenter".into());
+            words.extend(namespaces.enter(host));
         }
+        words.extend(before.iter().cloned());
+        words.push(executable.into());
+        words.extend(arguments.into_iter().map(Into::into));
+        let executable = words.remove(0).into();
         let log = self.place.path(&format!("{name}.log"));
-        ProcessConfig { name: name.to_owned(), executable, arguments, log }
-    }
-
-    /// Starts a member, anew if it runs.
-    pub fn start_member(&mut self, slot: u8) -> anyhow::Result<()> {
-        let config = self.member_config(slot);
-        start(&mut self.members, slot, config)
-    }
-
-    /// Starts a proxy, anew if it runs.
-    pub fn start_proxy(&mut self, number: u8) -> anyhow::Result<()> {
-        let config = self.proxy_config(number);
-        start(&mut self.proxies, number, config)
-    }
-
-    /// Starts everything that does not run.
-    pub fn start_all(&mut self) -> anyhow::Result<()> {
-        for slot in self.slots() {
-            if self.member(slot).is_err() {
-                self.start_member(slot)?;
-            }
-        }
-        for number in self.proxy_numbers() {
-            if self.proxy(number).is_err() {
-                self.start_proxy(number)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The process of a member that was started and has not ended.
-    pub fn member(&mut self, slot: u8) -> anyhow::Result<&mut Process> {
-        running(&mut self.members, slot, "member")
-    }
-
-    /// The process of a proxy that was started and has not ended.
-    pub fn proxy(&mut self, number: u8) -> anyhow::Result<&mut Process> {
-        running(&mut self.proxies, number, "proxy")
-    }
-
-    /// The process of a proxy, ended or not.
-    pub fn proxy_mut(&mut self, number: u8) -> anyhow::Result<&mut Process> {
-        started(&mut self.proxies, number, "proxy")
-    }
-
-    /// The process of a member, ended or not.
-    pub fn member_mut(&mut self, slot: u8) -> anyhow::Result<&mut Process> {
-        started(&mut self.members, slot, "member")
-    }
-
-    /// `kill -9`; nothing when it does not run.
-    pub fn kill_member(&mut self, slot: u8) {
-        if let Some(process) = self.members.get_mut(position(slot)) {
-            *process = None;
-        }
-    }
-
-    /// `kill -9`; nothing when it does not run.
-    pub fn kill_proxy(&mut self, number: u8) {
-        if let Some(process) = self.proxies.get_mut(position(number)) {
-            *process = None;
-        }
-    }
-
-    /// Takes a member's disk away, as a lost machine would.
-    pub fn wipe_member(&mut self, slot: u8) -> anyhow::Result<()> {
-        self.kill_member(slot);
-        let folder = self.member_data_dir(slot);
-        std::fs::remove_dir_all(&folder).with_context(|| format!("wipe {}", folder.display()))
+        ProcessConfig { name: name.to_owned(), executable, arguments: words, log }
     }
 
     /// The last lines of every log, for a failure's report.
@@ -381,46 +326,6 @@ impl Cluster {
         }
         text
     }
-}
-
-fn position(number: u8) -> usize {
-    usize::from(number.saturating_sub(1))
-}
-
-fn start(
-    processes: &mut [Option<Process>],
-    number: u8,
-    config: ProcessConfig,
-) -> anyhow::Result<()> {
-    let Some(place) = processes.get_mut(position(number)) else {
-        bail!("{} is not part of this cluster", config.name);
-    };
-    // The old one must be gone before the new one asks for its ports and its disk.
-    *place = None;
-    let name = config.name.clone();
-    *place = Some(Process::start(config).with_context(|| format!("start {name}"))?);
-    Ok(())
-}
-
-fn started<'p>(
-    processes: &'p mut [Option<Process>],
-    number: u8,
-    kind: &str,
-) -> anyhow::Result<&'p mut Process> {
-    let process = processes.get_mut(position(number)).and_then(Option::as_mut);
-    process.with_context(|| format!("{kind} {number} is not started"))
-}
-
-fn running<'p>(
-    processes: &'p mut [Option<Process>],
-    number: u8,
-    kind: &str,
-) -> anyhow::Result<&'p mut Process> {
-    let process = started(processes, number, kind)?;
-    if let Some(status) = process.exit_status() {
-        bail!("{kind} {number} ended with {status}:\n{}", process.log_tail());
-    }
-    Ok(process)
 }
 
 impl Drop for Cluster {

@@ -168,6 +168,10 @@ pub enum Seen {
     Ended {
         why: String,
     },
+    /// A process went on that has to end: its disk had failed.
+    WentOn {
+        why: String,
+    },
     /// Where one of them stands at the end: revision and digest by service cluster.
     Standing {
         index: u64,

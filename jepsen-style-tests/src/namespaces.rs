@@ -17,7 +17,7 @@ const BRIDGE: &str = "dovetail0";
 /// Of memory and of this run alone: what lies there goes with the run.
 const PRIVATE: &str = "/run";
 /// Programs without which there is no such machine.
-const NEEDED: &[&str] = &["unshare", "nsenter", "ip", "iptables", "mount"];
+const NEEDED: &[&str] = &["unshare", "nsenter", "ip", "tc", "iptables", "mount"];
 
 /// Machines on one wire. Clones share them.
 #[derive(Clone, Debug)]
@@ -139,6 +139,41 @@ impl Namespaces {
         Ok(stopped)
     }
 
+    /// What a machine sends waits for about so long. Where the kernel cannot delay packets by
+    /// themselves, the line becomes so thin that they queue for it. By what it was done.
+    pub fn slow(&self, from: u8, millis: u16) -> anyhow::Result<&'static str> {
+        let delay = [format!("{millis}ms"), format!("{}ms", millis / 2)];
+        let (delay, jitter) = (delay[0].as_str(), delay[1].as_str());
+        if self.queue(from, "add", &["netem", "delay", delay, jitter]).is_ok() {
+            return Ok("netem");
+        }
+        // A full packet takes the time; the queue holds some of them, and what is more is lost.
+        let rate = format!("{}bit", 1_514 * 8 * 1_000 / u32::from(millis.max(1)));
+        let longest = format!("{}ms", u32::from(millis) * 8);
+        let thin = ["tbf", "rate", &rate, "burst", "2kb", "latency", &longest];
+        self.queue(from, "add", &thin).map(|_| "tbf")
+    }
+
+    /// Ends all slowness; returns how many packets had to wait.
+    pub fn quicken(&self) -> anyhow::Result<u64> {
+        let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut waited = 0;
+        for host in hosts {
+            let listed = tool("tc", &["-n", &name(host), "-s", "qdisc", "show", "dev", "eth0"])?;
+            if let Some(packets) = delayed(&listed) {
+                waited += packets;
+                self.queue(host, "del", &[])?;
+            }
+        }
+        Ok(waited)
+    }
+
+    fn queue(&self, host: u8, verb: &str, rule: &[&str]) -> anyhow::Result<String> {
+        let name = name(host);
+        let order = ["-n", name.as_str(), "qdisc", verb, "dev", "eth0", "root"];
+        tool("tc", &[&order, rule].concat())
+    }
+
     fn iptables(&self, host: u8, arguments: &[&str]) -> anyhow::Result<String> {
         let network = format!("--net=/run/netns/{}", name(host));
         tool("nsenter", &[&[network.as_str(), "--", "iptables", "-w"], arguments].concat())
@@ -155,6 +190,17 @@ fn packets(listed: &str) -> u64 {
     rules.filter_map(|rule| rule.split_whitespace().next()?.parse::<u64>().ok()).sum()
 }
 
+/// How many packets a line that was made slow let wait; `None` of one that was not.
+fn delayed(listed: &str) -> Option<u64> {
+    let before = match listed.split_whitespace().nth(1)? {
+        "netem" => "bytes",
+        "tbf" => "overlimits",
+        _ => return None,
+    };
+    let after = listed.split(before).nth(1)?;
+    after.split_whitespace().next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,5 +212,16 @@ mod tests {
                       10.77.0.11 0.0.0.0/0\n       5      300 DROP 0 -- * * 10.77.0.12 0.0.0.0/0\n";
         assert_eq!(packets(listed), 17);
         assert_eq!(packets(""), 0);
+    }
+
+    #[test]
+    fn packets_that_waited_are_counted_by_the_kind_of_the_queue() {
+        let sent = "\n Sent 9123 bytes 71 pkt (dropped 3, overlimits 40 requeues 0)";
+        let tbf = format!("qdisc tbf 8001: root refcnt 5 rate 256Kbit{sent}");
+        let netem = format!("qdisc netem 8002: root refcnt 5 limit 1000 delay 20ms{sent}");
+        assert_eq!(delayed(&tbf), Some(40));
+        assert_eq!(delayed(&netem), Some(71));
+        assert_eq!(delayed(&format!("qdisc noqueue 0: root refcnt 2{sent}")), None);
+        assert_eq!(delayed(""), None);
     }
 }

@@ -1,4 +1,5 @@
-//! No process ends by itself: not under any fault but a disk that is full or broken.
+//! No process ends by itself under any fault but a disk that is full or broken, and with a
+//! disk that refuses every process ends.
 
 use super::Verdict;
 use crate::history::{History, Seen};
@@ -10,6 +11,9 @@ pub fn check(history: &History) -> Verdict {
         match seen {
             Seen::Ended { why } => {
                 verdict.violated(format!("line {}: {by} ended: {why}", place + 1));
+            }
+            Seen::WentOn { why } => {
+                verdict.violated(format!("line {}: {by} went on: {why}", place + 1));
             }
             Seen::Standing { .. } => verdict.examined += 1,
             _ => {}
@@ -30,5 +34,16 @@ mod tests {
         assert!(check(&story.history).holds());
         story.seen("member-2", Seen::Ended { why: "exit status: 101".into() });
         assert_eq!(check(&story.history).violations, ["line 2: member-2 ended: exit status: 101"]);
+    }
+
+    #[test]
+    fn a_process_that_trusts_a_broken_disk_is_told() {
+        let mut story = Story::default();
+        story.seen("member-1", Seen::Standing { index: 1, service_clusters: [].into() });
+        story.seen("member-1", Seen::WentOn { why: "9 writes refused".into() });
+        assert_eq!(
+            check(&story.history).violations,
+            ["line 2: member-1 went on: 9 writes refused"]
+        );
     }
 }

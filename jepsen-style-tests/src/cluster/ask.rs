@@ -97,11 +97,16 @@ impl Cluster {
 
     /// Waits until somebody leads all members, and they answer; who it is.
     pub async fn agreement_of_members(&self, deadline: Duration) -> Result<u8, NotReached> {
+        self.agreement_of(self.founders().count(), deadline).await
+    }
+
+    /// Waits until somebody leads so many members, and they answer; who it is.
+    pub async fn agreement_of(&self, members: usize, deadline: Duration) -> Result<u8, NotReached> {
         reached(deadline, || async {
             let status = self.status().await?;
             let away = status.members.iter().find(|member| !member.reachable);
             match (status.leader(), away) {
-                (Some(leader), None) if status.members.len() == self.members.len() => {
+                (Some(leader), None) if status.members.len() == members => {
                     u8::try_from(leader).map_err(|_| format!("the leader is member {leader}"))
                 }
                 (None, _) => Err("no leader is known".to_owned()),

@@ -25,8 +25,16 @@ impl Executables {
     /// Looks in `DOVETAIL_BIN_DIR` if that is set, else beside the running
     /// executable and, for a test in `target/debug/deps`, one folder above.
     pub fn find() -> Result<Self, MissingExecutable> {
-        let folders = folders();
-        let find = |name| find_in(&folders, name);
+        Self::find_in(&folders())
+    }
+
+    /// Looks in one folder, such as another build's.
+    pub fn of(folder: &Path) -> Result<Self, MissingExecutable> {
+        Self::find_in(&[folder.to_path_buf()])
+    }
+
+    fn find_in(folders: &[PathBuf]) -> Result<Self, MissingExecutable> {
+        let find = |name| find_in(folders, name);
         Ok(Self {
             dovetaild: find("dovetaild")?,
             proxy: find("dovetail-proxy")?,

@@ -1,11 +1,22 @@
 //! A disk for each member: ext4 in a file of memory, whose journal is written rarely, so
-//! that what nobody synced is lost with the power, and which can be full.
+//! that what nobody synced is lost with the power, and which can be full. Over it, where it
+//! is wanted, a file system that can refuse (`through`).
 
-use std::fs;
+mod through;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use dovetail_jepsen::namespaces::tool;
+use fuser::{BackgroundSession, MountOption};
+
+use through::{Refusing, Through};
 
 /// Of one disk. Only what is used takes memory.
 const BYTES: u64 = 768 * 1_024 * 1_024;
@@ -16,24 +27,51 @@ const UNSYNCED: &str = "unsynced";
 /// What fills a disk.
 const FILLER: &str = "filler";
 
+/// How long the file system above a disk may take to close what a dead member had open.
+const CLOSED: Duration = Duration::from_secs(5);
+
 /// The disks of all members. Mounts are the run's own, and end with its namespace.
 #[derive(Debug)]
 pub(crate) struct Disks {
     folder: PathBuf,
+    /// What lies over them, by member; empty when nothing does.
+    over: BTreeMap<u8, Over>,
+}
+
+/// A file system over a disk, served by this process.
+#[derive(Debug)]
+struct Over {
+    refusing: Arc<Refusing>,
+    _session: BackgroundSession,
 }
 
 impl Disks {
-    /// Makes and mounts one for each member.
-    pub(crate) fn make(folder: &Path, members: u8) -> anyhow::Result<Self> {
+    /// Whether this machine has file systems in user space.
+    pub(crate) fn can_refuse() -> bool {
+        Path::new("/dev/fuse").exists()
+    }
+
+    /// Makes and mounts one for each member, each with a file system over it that can refuse
+    /// if `refusing`.
+    pub(crate) fn make(
+        folder: &Path,
+        slots: impl Iterator<Item = u8>,
+        refusing: bool,
+    ) -> anyhow::Result<Self> {
         fs::create_dir(folder).context("the folder of disks")?;
         tool("mount", &["-t", "tmpfs", "tmpfs", text(folder)?])?;
-        let disks = Self { folder: folder.to_path_buf() };
-        for slot in 1..=members {
+        let mut disks = Self { folder: folder.to_path_buf(), over: BTreeMap::new() };
+        for slot in slots {
             let image = disks.image(slot);
             fs::File::create_new(&image)?.set_len(BYTES)?;
             tool("mkfs.ext4", &["-q", "-F", "-m", "0", text(&image)?])?;
             fs::create_dir(disks.mount_point(slot))?;
+            std::os::unix::fs::symlink(disks.mount_point(slot), disks.seen_point(slot))?;
             disks.mount(slot)?;
+            if refusing {
+                let over = disks.lay_over(slot).context("a file system over a disk")?;
+                disks.over.insert(slot, over);
+            }
         }
         Ok(disks)
     }
@@ -46,8 +84,31 @@ impl Disks {
         self.folder.join(format!("member-{slot}.img"))
     }
 
+    /// The disk itself. Members see it, or what lies over it, as `member-N`.
     fn mount_point(&self, slot: u8) -> PathBuf {
+        self.folder.join(format!("disk-{slot}"))
+    }
+
+    fn seen_point(&self, slot: u8) -> PathBuf {
         self.folder.join(format!("member-{slot}"))
+    }
+
+    fn lay_over(&self, slot: u8) -> anyhow::Result<Over> {
+        let refusing = Arc::new(Refusing::default());
+        let through = Through::new(&self.mount_point(slot), refusing.clone());
+        let options = [MountOption::FSName(format!("dovetail-{slot}"))];
+        fs::remove_file(self.seen_point(slot))?;
+        fs::create_dir(self.seen_point(slot))?;
+        let session = fuser::spawn_mount2(through, self.seen_point(slot), &options)?;
+        Ok(Over { refusing, _session: session })
+    }
+
+    /// From now on a disk refuses writes, syncs, both or nothing; how often it did so far.
+    pub(crate) fn refuse(&self, slot: u8, writes: bool, syncs: bool) -> Option<u64> {
+        let refusing = &self.over.get(&slot)?.refusing;
+        refusing.writes.store(writes, Ordering::Relaxed);
+        refusing.syncs.store(syncs, Ordering::Relaxed);
+        Some(refusing.refused())
     }
 
     fn mount(&self, slot: u8) -> anyhow::Result<()> {
@@ -67,7 +128,12 @@ impl Disks {
     /// Puts the disk as it was when the power went in the place of the other: to be called
     /// once the member is dead. Whether something was lost.
     pub(crate) fn power_back(&self, slot: u8) -> anyhow::Result<bool> {
-        tool("umount", &[text(&self.mount_point(slot))?])?;
+        let begun = Instant::now();
+        // The file system over it closes files a moment after their process is dead.
+        while let Err(error) = tool("umount", &[text(&self.mount_point(slot))?]) {
+            ensure!(begun.elapsed() < CLOSED, error);
+            std::thread::sleep(Duration::from_millis(20));
+        }
         fs::rename(self.folder.join(format!("member-{slot}.cut")), self.image(slot))?;
         self.mount(slot)?;
         let marker = self.mount_point(slot).join(UNSYNCED);
@@ -76,6 +142,28 @@ impl Disks {
             fs::remove_file(marker)?;
         }
         Ok(lost)
+    }
+
+    /// Flips one bit of a file of a member that does not run, any of those whose name `is_meant`;
+    /// which file. `None` when it has no such file.
+    pub(crate) fn flip(
+        &self,
+        slot: u8,
+        random: &mut fastrand::Rng,
+        is_meant: fn(&str) -> bool,
+    ) -> anyhow::Result<Option<String>> {
+        let mut files = Vec::new();
+        files_below(&self.mount_point(slot).join("data"), &mut files)?;
+        files.retain(|(path, bytes)| *bytes > 0 && is_meant(&path.to_string_lossy()));
+        let Some((path, bytes)) = random.choice(files) else { return Ok(None) };
+        let (at, bit) = (random.u64(..bytes), random.u8(..8));
+        let file = File::options().read(true).write(true).open(&path)?;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at)?;
+        file.write_all_at(&[byte[0] ^ (1 << bit)], at)?;
+        file.sync_all()?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Some(format!("bit {bit} of byte {at} of {bytes} of {name}")))
     }
 
     /// Leaves no room.
@@ -95,6 +183,20 @@ impl Disks {
     pub(crate) fn empty(&self, slot: u8) -> anyhow::Result<()> {
         fs::remove_file(self.mount_point(slot).join(FILLER)).context("remove what fills the disk")
     }
+}
+
+fn files_below(folder: &Path, files: &mut Vec<(PathBuf, u64)>) -> anyhow::Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        if metadata.is_dir() {
+            files_below(&entry.path(), files)?;
+        } else if metadata.is_file() {
+            files.push((entry.path(), metadata.len()));
+        }
+    }
+    files.sort();
+    Ok(())
 }
 
 fn free(mount: &Path) -> anyhow::Result<u64> {

@@ -1,7 +1,11 @@
 //! The faults: how each begins, how it ends, and how it is known that it took effect.
 
+mod builds;
+mod clock;
+mod disks;
 mod links;
 mod members;
+mod membership;
 mod proxies;
 
 use std::time::Duration;
@@ -9,10 +13,12 @@ use std::time::Duration;
 use dovetail_jepsen::cluster::Cluster;
 use dovetail_jepsen::history::{Nemesis, Seen, What};
 use dovetail_jepsen::namespaces::Namespaces;
+use dovetail_jepsen::supervisor::Executables;
 use dovetail_jepsen::swarm::Swarm;
 use dovetail_stand_in::Fault as DockerFault;
 
 use crate::clients::World;
+use crate::clocks::Clocks;
 use crate::disks::Disks;
 
 /// What may be broken.
@@ -36,33 +42,44 @@ pub(crate) enum Fault {
     Ring,
     /// Members lose a part of all packets
     Loss,
+    /// Members' lines are slow, and what they send waits
+    Slow,
     /// Some members lose power, and all that they did not sync, up to all of them
     PowerCut,
     /// A member has no room left
     DiskFull,
+    /// A member's disk refuses writes or syncs
+    DiskError,
+    /// A bit of a member's files flips while it does not run
+    BitFlip,
     /// A member loses its disk, and is replaced
     Replace,
+    /// A member is added, promoted and removed again
+    Membership,
     /// Processes that do nothing take the processors
     Starve,
     /// Docker takes requests and answers none
     DockerHang,
     /// SIGTERM and start of each member in turn
     Rolling,
+    /// SIGTERM of each in turn, and start of the build in --upgrade-to; and back
+    Upgrade,
     /// kill -9 of a proxy
     KillProxy,
     /// SIGSTOP and SIGCONT of a proxy
     PauseProxy,
-    /// Jumps of the wall clock: cannot be had yet
+    /// Wall clocks of some members jump, by up to a day
     Clock,
 }
 
 impl Fault {
-    /// All that can be had with so many members.
-    pub(crate) fn every(members: u8) -> Vec<Self> {
+    /// All that can be had with so many members, and with another build or without.
+    pub(crate) fn every(members: u8, other_build: bool) -> Vec<Self> {
         let all = <Self as clap::ValueEnum>::value_variants().iter().copied();
         let can = |fault: &Self| match fault {
-            Self::All | Self::Clock => false,
+            Self::All => false,
             Self::Ring => members >= 5,
+            Self::Upgrade => other_build,
             _ => true,
         };
         all.filter(can).collect()
@@ -82,6 +99,9 @@ pub(crate) struct Field {
     pub(crate) swarm: Swarm,
     pub(crate) namespaces: Namespaces,
     pub(crate) disks: Disks,
+    /// `None` where they cannot be had.
+    pub(crate) clocks: Option<Clocks>,
+    pub(crate) other_build: Option<Executables>,
     pub(crate) world: World,
     pub(crate) random: fastrand::Rng,
 }
@@ -92,9 +112,12 @@ impl Field {
         let hold = Duration::from_millis(self.random.u64(1_500..6_000));
         let victims = self.some_members(fault);
         let on = match fault {
-            Fault::Kill | Fault::Pause | Fault::PowerCut | Fault::DiskFull => {
-                victims.iter().map(u8::to_string).collect::<Vec<_>>().join(",")
-            }
+            Fault::Kill
+            | Fault::Pause
+            | Fault::PowerCut
+            | Fault::DiskFull
+            | Fault::DiskError
+            | Fault::Clock => victims.iter().map(u8::to_string).collect::<Vec<_>>().join(","),
             _ => String::new(),
         };
         let name = fault.name();
@@ -102,13 +125,18 @@ impl Field {
         self.world.recorder.event(begun);
         let nemesis = match fault {
             Fault::All => Nemesis::Skipped { why: "it stands for others".to_owned() },
-            Fault::Clock => Nemesis::Skipped { why: "there is no hook for it yet".to_owned() },
+            Fault::Clock => self.clock(&victims, hold).await?,
             Fault::Kill => self.kill(&victims, hold).await?,
             Fault::Pause => self.pause(&victims, hold).await?,
             Fault::PowerCut => self.power_cut(&victims, hold).await?,
             Fault::DiskFull => self.disk_full(&victims, hold).await?,
+            Fault::DiskError => self.disk_error(&victims).await?,
+            Fault::BitFlip => self.bit_flip().await?,
             Fault::Replace => self.replace().await?,
+            Fault::Membership => self.membership(hold).await?,
+            Fault::Slow => self.slow(hold).await?,
             Fault::Rolling => self.rolling().await?,
+            Fault::Upgrade => self.upgrade(hold).await?,
             Fault::IsolateLeader
             | Fault::Halves
             | Fault::Bridge
@@ -130,7 +158,7 @@ impl Field {
 
     /// Starts again whoever ended, and writes down who did so unasked.
     pub(crate) fn revive(&mut self, when: &str) -> anyhow::Result<()> {
-        for slot in self.cluster.slots() {
+        for slot in self.cluster.founders() {
             let Err(error) = self.cluster.member(slot) else { continue };
             let why = format!("{when}: {error:#}");
             self.world.recorder.seen(&format!("member-{slot}"), Seen::Ended { why });
@@ -147,15 +175,17 @@ impl Field {
 
     /// Whom a fault of members hits: mostly few, and all now and then where that may be.
     fn some_members(&mut self, fault: Fault) -> Vec<u8> {
-        let mut slots: Vec<u8> = self.cluster.slots().collect();
+        let mut slots: Vec<u8> = self.cluster.founders().collect();
         self.random.shuffle(&mut slots);
         let all = slots.len();
         let many = match fault {
-            Fault::Kill | Fault::PowerCut | Fault::Pause => match self.random.u8(..4) {
-                0 => all,
-                1 => all / 2 + 1,
-                _ => 1,
-            },
+            Fault::Kill | Fault::PowerCut | Fault::Pause | Fault::Clock => {
+                match self.random.u8(..4) {
+                    0 => all,
+                    1 => all / 2 + 1,
+                    _ => 1,
+                }
+            }
             _ => 1,
         };
         slots.truncate(many);

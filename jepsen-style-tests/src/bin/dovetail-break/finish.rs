@@ -59,7 +59,7 @@ async fn recover(
     field.cluster.dovetail(&["canary", "clear", "--host", steps::HOST]).await?;
     writes(field, "the end").await?;
     let proxies = field.cluster.proxy_numbers().count() + usize::from(WATCHERS);
-    let members = field.cluster.slots().count();
+    let members = field.cluster.founders().count();
     let cluster = &field.cluster;
     let agreed = reached(RECOVERS, || async {
         let agreed = cluster.status().await?.agreement(members, proxies)?;
@@ -107,7 +107,7 @@ async fn writes(field: &Field, text: &str) -> anyhow::Result<()> {
 /// Writes down where everybody stands, and where a replay of the ledger comes to.
 async fn stand(field: &Field, agreement: &Agreement) -> anyhow::Result<()> {
     let (cluster, recorder) = (&field.cluster, &field.world.recorder);
-    for slot in cluster.slots() {
+    for slot in cluster.founders() {
         let service_clusters =
             cluster.local_snapshots(slot).await.map_err(anyhow::Error::msg)?.into_iter().collect();
         // All have applied what was agreed upon; what came since changed no route.

@@ -6,6 +6,7 @@
 //! effect, 3 when it cannot be run here.
 
 mod clients;
+mod clocks;
 mod disks;
 mod faults;
 mod finish;
@@ -54,6 +55,9 @@ struct Run {
     /// Faults, each of which has to take effect
     #[arg(long, value_delimiter = ',', value_enum, default_value = "all")]
     nemesis: Vec<Fault>,
+    /// A folder with dovetaild and dovetail-proxy of another build, for the fault `upgrade`
+    #[arg(long)]
+    upgrade_to: Option<PathBuf>,
     /// What happens when; chosen and printed when absent
     #[arg(long)]
     seed: Option<u64>,

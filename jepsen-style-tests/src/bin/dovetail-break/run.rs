@@ -11,13 +11,15 @@ use dovetail_jepsen::cluster::{Cluster, ClusterConfig};
 use dovetail_jepsen::history::{Recorder, Seen, What};
 use dovetail_jepsen::namespaces::Namespaces;
 use dovetail_jepsen::operator::Operator;
+use dovetail_jepsen::supervisor::Executables;
 use dovetail_jepsen::swarm::{ServiceConfig, Swarm};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::clients::World;
+use crate::clocks::Clocks;
 use crate::disks::Disks;
-use crate::faults::Field;
+use crate::faults::{Fault, Field};
 use crate::schedule::Schedule;
 use crate::{Run, finish, registers, remarks, report, requests, steps, watchers};
 
@@ -80,12 +82,30 @@ async fn broken(run: &Run, seed: u64, folder: &Path, recorder: &Recorder) -> any
     let own = (1..=9).chain(30..=254);
     let namespaces = Namespaces::create(NETWORK, own).context("the machines' wire")?;
     let mounts = tempfile::tempdir()?;
-    let disks = Disks::make(&mounts.path().join("disks"), run.members).context("the disks")?;
+    let mut schedule = Schedule::of(&run.nemesis, run.members, run.upgrade_to.is_some());
+    let other_build = run.upgrade_to.as_deref().map(Executables::of).transpose()?;
+    // Whoever joins knows of five, which are the most; of five one is removed first.
+    let joins = schedule.faults().contains(&Fault::Membership);
+    let spare = if joins { 5_u8.saturating_sub(run.members) } else { 0 };
+    let slots = 1..=run.members + spare;
+    let refusing = schedule.faults().contains(&Fault::DiskError) && Disks::can_refuse();
+    let disks = mounts.path().join("disks");
+    let disks = Disks::make(&disks, slots.clone(), refusing).context("the disks")?;
+    let clocks = match schedule.faults().contains(&Fault::Clock) {
+        true => Clocks::make(&mounts.path().join("clocks"), slots.clone()),
+        false => Err(anyhow::anyhow!("nobody asked for them")),
+    };
+    if let Err(error) = &clocks {
+        recorder.note(format!("no clocks of members' own: {error:#}"));
+    }
+    let clocks = clocks.ok();
     let config = ClusterConfig {
-        members: run.members,
+        members: run.members + spare,
+        founders: run.members,
         proxies: run.proxies,
         namespaces: Some(namespaces.clone()),
         disks: Some(disks.folder().to_path_buf()),
+        before: clocks.as_ref().map(|clocks| clocks.before(slots)).unwrap_or_default(),
         ..ClusterConfig::default()
     };
     let mut cluster = Cluster::prepare(config).await?;
@@ -96,8 +116,13 @@ async fn broken(run: &Run, seed: u64, folder: &Path, recorder: &Recorder) -> any
         namespaces.add(cluster.proxy_host(number))?;
     }
     let swarm = Swarm::start(&cluster).await?;
-    cluster.start_all()?;
-    cluster.agreement(STANDS).await?;
+    for slot in cluster.founders() {
+        cluster.start_member(slot)?;
+    }
+    for number in cluster.proxy_numbers() {
+        cluster.start_proxy(number)?;
+    }
+    cluster.agreement_of_members(STANDS).await?;
     let hosts = publish(&swarm).await?;
     for host in &hosts {
         cluster.routed(host, STANDS).await?;
@@ -107,19 +132,19 @@ async fn broken(run: &Run, seed: u64, folder: &Path, recorder: &Recorder) -> any
     let (stop_clients, clients_stop) = watch::channel(false);
     let (stop_watchers, watchers_stop) = watch::channel(false);
     let operator = Operator::load(&cluster.operator_dir())?;
-    let members = cluster.slots().map(|slot| cluster.member_addr(slot).to_string()).collect();
+    let members = cluster.founders().map(|slot| cluster.member_addr(slot).to_string()).collect();
     let recorder = recorder.clone();
     let world = World { recorder, operator, members, stop: clients_stop };
     let watching = World { stop: watchers_stop, ..world.clone() };
     let clients = clients(&world, &cluster, &swarm, &hosts, &mut random);
     let (watchers, newest) = watchers(&watching, &cluster, &mut random)?;
 
-    let mut schedule = Schedule::of(&run.nemesis, run.members);
     let demanded = schedule.faults().iter().map(|fault| fault.name()).collect();
     world.recorder.event(What::Demanded { faults: demanded });
-    let mut field = Field { cluster, swarm, namespaces, disks, world, random };
+    let mut field = Field { cluster, swarm, namespaces, disks, clocks, other_build, world, random };
     let result = inflict_all(&mut field, &mut schedule, run.minutes).await;
     field.namespaces.heal()?;
+    field.namespaces.quicken()?;
     let finished = match result {
         Ok(()) => finish::finish(&mut field, stop_clients, clients, &newest).await,
         Err(error) => Err(error),

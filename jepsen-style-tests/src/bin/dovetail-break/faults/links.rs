@@ -1,4 +1,4 @@
-//! Cuts between machines, and losses on the way to them.
+//! Cuts between machines, losses on the way to them, and slow lines.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ impl Field {
     /// Cuts or loses as `fault` says, for a while.
     pub(super) async fn links(&mut self, fault: Fault, hold: Duration) -> anyhow::Result<Nemesis> {
         let mut members: Vec<u8> =
-            self.cluster.slots().map(|slot| self.cluster.member_host(slot)).collect();
+            self.cluster.founders().map(|slot| self.cluster.member_host(slot)).collect();
         let proxies: Vec<u8> =
             self.cluster.proxy_numbers().map(|number| self.cluster.proxy_host(number)).collect();
         self.random.shuffle(&mut members);
@@ -76,6 +76,23 @@ impl Field {
             Nemesis::Installed
         } else {
             Nemesis::Indeterminate { why: "no packet was stopped".to_owned() }
+        })
+    }
+
+    /// What each member sends waits before it leaves.
+    pub(super) async fn slow(&mut self, hold: Duration) -> anyhow::Result<Nemesis> {
+        let mut kinds = Vec::new();
+        for slot in self.cluster.founders() {
+            let millis = self.random.u16(20..200);
+            kinds.push(self.namespaces.slow(self.cluster.member_host(slot), millis)?);
+        }
+        tokio::time::sleep(hold).await;
+        let waited = self.namespaces.quicken()?;
+        self.world.recorder.note(format!("slow lines by {}: {waited} packets", kinds.join(", ")));
+        Ok(if waited > 0 {
+            Nemesis::Installed
+        } else {
+            Nemesis::Indeterminate { why: "no packet had to wait".to_owned() }
         })
     }
 

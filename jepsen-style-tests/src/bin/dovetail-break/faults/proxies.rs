@@ -18,7 +18,7 @@ impl Field {
         self.random.choice(&numbers).copied().unwrap_or(1)
     }
 
-    fn down(&self, number: u8) {
+    pub(super) fn down(&self, number: u8) {
         let proxy = format!("proxy-{number}");
         self.world.recorder.seen("nemesis", Seen::ProxyDown { proxy });
     }
@@ -28,16 +28,22 @@ impl Field {
         self.world.recorder.seen("nemesis", Seen::ProxyUp { proxy });
     }
 
+    /// From the moment on that a proxy answers, no request through it may fail.
+    pub(super) async fn serves(&self, number: u8) -> anyhow::Result<()> {
+        let addr = self.cluster.proxy_addr(number);
+        reached(SERVES, || http::who_answers(addr, LOADED, "/")).await?;
+        self.up(number);
+        Ok(())
+    }
+
     pub(super) async fn kill_proxy(&mut self, hold: Duration) -> anyhow::Result<Nemesis> {
         let number = self.any_proxy();
         self.down(number);
         self.cluster.kill_proxy(number);
         tokio::time::sleep(hold / 2).await;
         self.cluster.start_proxy(number)?;
-        let addr = self.cluster.proxy_addr(number);
         // From its copy on disk, whatever the core does.
-        reached(SERVES, || http::who_answers(addr, LOADED, "/")).await?;
-        self.up(number);
+        self.serves(number).await?;
         Ok(Nemesis::Installed)
     }
 
@@ -49,9 +55,7 @@ impl Field {
         let proxy = self.cluster.proxy(number)?;
         let stopped = is_stopped(proxy.pid());
         proxy.resume();
-        let addr = self.cluster.proxy_addr(number);
-        reached(SERVES, || http::who_answers(addr, LOADED, "/")).await?;
-        self.up(number);
+        self.serves(number).await?;
         Ok(if stopped {
             Nemesis::Installed
         } else {
