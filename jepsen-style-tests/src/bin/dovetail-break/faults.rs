@@ -80,6 +80,7 @@ impl Fault {
             Self::All => false,
             Self::Ring => members >= 5,
             Self::Upgrade => other_build,
+            Self::DiskError => Disks::can_refuse(),
             _ => true,
         };
         all.filter(can).collect()
