@@ -127,12 +127,12 @@ impl Disks {
 
     /// Puts the disk as it was when the power went in the place of the other: to be called
     /// once the member is dead. Whether something was lost.
-    pub(crate) fn power_back(&self, slot: u8) -> anyhow::Result<bool> {
+    pub(crate) async fn power_back(&self, slot: u8) -> anyhow::Result<bool> {
         let begun = Instant::now();
         // The file system over it closes files a moment after their process is dead.
         while let Err(error) = tool("umount", &[text(&self.mount_point(slot))?]) {
             ensure!(begun.elapsed() < CLOSED, error);
-            std::thread::sleep(Duration::from_millis(20));
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         fs::rename(self.folder.join(format!("member-{slot}.cut")), self.image(slot))?;
         self.mount(slot)?;

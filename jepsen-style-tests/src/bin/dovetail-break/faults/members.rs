@@ -58,7 +58,7 @@ impl Field {
         let mut kept = Vec::new();
         for slot in victims {
             self.cluster.kill_member(*slot);
-            if !self.disks.power_back(*slot)? {
+            if !self.disks.power_back(*slot).await? {
                 kept.push(*slot);
             }
         }

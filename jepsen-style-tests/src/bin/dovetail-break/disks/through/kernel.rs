@@ -38,7 +38,6 @@ impl Filesystem for Through {
         answer!(self.resized(inode, None, None), reply, found => reply.attr(&NEVER, &found));
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the trait's")]
     fn setattr(
         &mut self,
         _: &Request<'_>,
