@@ -109,7 +109,7 @@ fn judged(seed: u64) -> (bool, bool, Vec<Timed>) {
         match &mut clients[client] {
             waiting @ None => {
                 let asked = any_call(&mut random);
-                other.on_invoke(client, asked).unwrap();
+                other.on_invoke(client, asked).expect("it waits for nothing");
                 *waiting = Some(Open { asked, begun: time, answer: None });
                 time += 1;
             }
@@ -125,8 +125,8 @@ fn judged(seed: u64) -> (bool, bool, Vec<Timed>) {
                 };
                 let is_lie = lies > 0 && random.u8(..6) < lies;
                 let answer = if is_lie { lie(answer, &mut random) } else { answer };
-                other.on_return(client, answer).unwrap();
-                let call = call(asked, Some(answer)).unwrap();
+                other.on_return(client, answer).expect("it waits for this");
+                let call = call(asked, Some(answer)).expect("it was answered");
                 calls.push(Timed { call, begun, ended: Some(time) });
                 time += 1;
             }
