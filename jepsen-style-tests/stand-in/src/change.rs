@@ -63,9 +63,11 @@ impl Draft<'_> {
         let name = spec.name.clone();
         let service =
             Service { id: id.clone(), meta: self.meta(), spec, force: 0, vips, update: None };
-        self.model.services.insert(id.clone(), Arc::new(service));
+        let service = Arc::new(service);
+        self.model.services.insert(id.clone(), Arc::clone(&service));
         self.emit("service", "create", &id, &[("name", &name)]);
-        self.reconcile(&id)?;
+        // Its tasks are not looked for among all there are: it has none yet.
+        self.reconcile_from(&service, Vec::new())?;
         Ok(id)
     }
 
@@ -158,13 +160,18 @@ impl Draft<'_> {
             let wanted = tasks.iter().filter(|task| task.wanted());
             wanted.map(|task| (task.id.clone(), task.slot, task.runs())).collect()
         };
+        self.reconcile_from(&service, wanted)
+    }
+
+    /// The same, with the id and the slot of each task that is wanted now, and whether it runs.
+    fn reconcile_from(&mut self, service: &Service, wanted: Vec<(String, u64, bool)>) -> Change {
         match service.spec.mode {
             Mode::Global | Mode::GlobalJob => {
                 let nodes: Vec<_> = self.model.nodes.keys().cloned().collect();
                 for node in nodes {
                     let there = self.model.tasks_of(&service.id);
                     if !there.iter().any(|task| task.wanted() && task.node == node) {
-                        self.new_task(&service, 0, Some(node), TaskState::Running)?;
+                        self.new_task(service, 0, Some(node), TaskState::Running)?;
                     }
                 }
             }
@@ -175,7 +182,7 @@ impl Draft<'_> {
                 let more = service.spec.replicas.saturating_sub(have);
                 let free: Vec<u64> = free.take(usize::try_from(more).unwrap_or(0)).collect();
                 for slot in free {
-                    self.new_task(&service, slot, None, TaskState::Running)?;
+                    self.new_task(service, slot, None, TaskState::Running)?;
                 }
                 let mut over: Vec<_> = wanted;
                 // Highest slots go first, as in Swarm.
@@ -247,6 +254,10 @@ impl Draft<'_> {
     /// The first of the service's addresses that no living task has; else the next in turn.
     fn free_address(&self, service: &Service) -> Option<IpAddr> {
         let given = &service.spec.addresses;
+        // Before all tasks are looked through, which a large swarm cannot afford for each.
+        if given.is_empty() {
+            return None;
+        }
         let tasks = self.model.tasks_of(&service.id);
         let taken: Vec<IpAddr> = tasks
             .iter()
