@@ -16,6 +16,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 
 use crate::namespaces::Namespaces;
+use crate::relays::Relays;
 use crate::supervisor::{Executables, Place, Process, ProcessConfig, run_to_end};
 
 /// How long a command of `dovetail` may take before it counts as hung.
@@ -46,6 +47,8 @@ pub struct ClusterConfig {
     pub config: Option<String>,
     /// Each process in a network namespace of its own, on these machines; loopback when absent.
     pub namespaces: Option<Namespaces>,
+    /// Members are reached by relays, which are somebody else's business.
+    pub relayed: bool,
     /// Where the folders of members' data are; that of the cluster when absent.
     pub disks: Option<PathBuf>,
     /// What stands before the command of a member: a program that starts it.
@@ -64,6 +67,7 @@ impl Default for ClusterConfig {
             service_clusters: BTreeMap::new(),
             config: None,
             namespaces: None,
+            relayed: false,
             disks: None,
             before: BTreeMap::new(),
         }
@@ -154,6 +158,16 @@ impl Cluster {
         self.place.addr(MEMBER_HOST + slot, 8_080)
     }
 
+    /// Where a machine reaches a member.
+    fn member_seen_from(&self, host: u8, slot: u8) -> SocketAddr {
+        let addr = self.member_addr(slot);
+        if self.config.relayed && host != self.member_host(slot) {
+            Relays::address(host, addr)
+        } else {
+            addr
+        }
+    }
+
     /// Where a member's admin HTTP answers.
     pub fn member_admin_addr(&self, slot: u8) -> SocketAddr {
         self.place.addr(MEMBER_HOST + slot, 9_090)
@@ -181,9 +195,13 @@ impl Cluster {
 
     /// `--core`, all members.
     pub fn core(&self) -> String {
-        let addrs: Vec<String> =
-            self.slots().map(|slot| self.member_addr(slot).to_string()).collect();
-        addrs.join(",")
+        let addrs = self.slots().map(|slot| self.member_addr(slot).to_string());
+        addrs.collect::<Vec<_>>().join(",")
+    }
+
+    fn core_seen_from(&self, host: u8) -> String {
+        let addrs = self.slots().map(|slot| self.member_seen_from(host, slot).to_string());
+        addrs.collect::<Vec<_>>().join(",")
     }
 
     pub fn tls_dir(&self) -> PathBuf {
@@ -229,7 +247,7 @@ impl Cluster {
     pub fn members_argument(&self, of: u8) -> String {
         let founders = self.config.founders;
         let known = self.slots().filter(|slot| of > founders || *slot <= founders);
-        let one = |slot| format!("{slot}={}", self.member_addr(slot));
+        let one = |slot| format!("{slot}={}", self.member_seen_from(MEMBER_HOST + of, slot));
         known.map(one).collect::<Vec<_>>().join(",")
     }
 
@@ -270,7 +288,7 @@ impl Cluster {
             "--name",
             &format!("proxy-{number}"),
             "--core",
-            &self.core(),
+            &self.core_seen_from(self.proxy_host(number)),
             "--http",
             &self.proxy_addr(number).to_string(),
             "--https",

@@ -11,6 +11,7 @@ pub mod http;
 pub mod load;
 pub mod namespaces;
 pub mod operator;
+pub mod relays;
 pub mod status;
 pub mod supervisor;
 pub mod swarm;

@@ -144,28 +144,6 @@ impl Disks {
         Ok(lost)
     }
 
-    /// Flips one bit of a file of a member that does not run, any of those whose name `is_meant`;
-    /// which file. `None` when it has no such file.
-    pub(crate) fn flip(
-        &self,
-        slot: u8,
-        random: &mut fastrand::Rng,
-        is_meant: fn(&str) -> bool,
-    ) -> anyhow::Result<Option<String>> {
-        let mut files = Vec::new();
-        files_below(&self.mount_point(slot).join("data"), &mut files)?;
-        files.retain(|(path, bytes)| *bytes > 0 && is_meant(&path.to_string_lossy()));
-        let Some((path, bytes)) = random.choice(files) else { return Ok(None) };
-        let (at, bit) = (random.u64(..bytes), random.u8(..8));
-        let file = File::options().read(true).write(true).open(&path)?;
-        let mut byte = [0];
-        file.read_exact_at(&mut byte, at)?;
-        file.write_all_at(&[byte[0] ^ (1 << bit)], at)?;
-        file.sync_all()?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Some(format!("bit {bit} of byte {at} of {bytes} of {name}")))
-    }
-
     /// Leaves no room.
     pub(crate) fn fill(&self, slot: u8) -> anyhow::Result<()> {
         let mount = self.mount_point(slot);
@@ -183,6 +161,27 @@ impl Disks {
     pub(crate) fn empty(&self, slot: u8) -> anyhow::Result<()> {
         fs::remove_file(self.mount_point(slot).join(FILLER)).context("remove what fills the disk")
     }
+}
+
+/// Flips one bit of a file below `folder`, which nobody uses, any of those whose name
+/// `is_meant`; which file. `None` when there is no such file.
+pub(crate) fn flip(
+    folder: &Path,
+    random: &mut fastrand::Rng,
+    is_meant: fn(&str) -> bool,
+) -> anyhow::Result<Option<String>> {
+    let mut files = Vec::new();
+    files_below(folder, &mut files)?;
+    files.retain(|(path, bytes)| *bytes > 0 && is_meant(&path.to_string_lossy()));
+    let Some((path, bytes)) = random.choice(files) else { return Ok(None) };
+    let (at, bit) = (random.u64(..bytes), random.u8(..8));
+    let file = File::options().read(true).write(true).open(&path)?;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at)?;
+    file.write_all_at(&[byte[0] ^ (1 << bit)], at)?;
+    file.sync_all()?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Some(format!("bit {bit} of byte {at} of {bytes} of {name}")))
 }
 
 fn files_below(folder: &Path, files: &mut Vec<(PathBuf, u64)>) -> anyhow::Result<()> {

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use dovetail_jepsen::cluster::Cluster;
 use dovetail_jepsen::history::{Nemesis, Seen, What};
-use dovetail_jepsen::namespaces::Namespaces;
 use dovetail_jepsen::supervisor::Executables;
 use dovetail_jepsen::swarm::Swarm;
 use dovetail_stand_in::Fault as DockerFault;
@@ -20,6 +19,7 @@ use dovetail_stand_in::Fault as DockerFault;
 use crate::clients::World;
 use crate::clocks::Clocks;
 use crate::disks::Disks;
+use crate::wires::Wires;
 
 /// What may be broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -73,11 +73,17 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// All that can be had with so many members, and with another build or without.
-    pub(crate) fn every(members: u8, other_build: bool) -> Vec<Self> {
+    /// Whether it needs a disk or a network of the kernel's.
+    pub(crate) fn needs_root(self) -> bool {
+        matches!(self, Self::Loss | Self::PowerCut | Self::DiskFull | Self::DiskError)
+    }
+
+    /// All that can be had with so many members, with another build and root or without.
+    pub(crate) fn every(members: u8, other_build: bool, root: bool) -> Vec<Self> {
         let all = <Self as clap::ValueEnum>::value_variants().iter().copied();
         let can = |fault: &Self| match fault {
             Self::All => false,
+            fault if fault.needs_root() && !root => false,
             Self::Ring => members >= 5,
             Self::Upgrade => other_build,
             Self::DiskError => Disks::can_refuse(),
@@ -98,8 +104,9 @@ impl Fault {
 pub(crate) struct Field {
     pub(crate) cluster: Cluster,
     pub(crate) swarm: Swarm,
-    pub(crate) namespaces: Namespaces,
-    pub(crate) disks: Disks,
+    pub(crate) wires: Wires,
+    /// `None` without root.
+    pub(crate) disks: Option<Disks>,
     /// `None` where they cannot be had.
     pub(crate) clocks: Option<Clocks>,
     pub(crate) other_build: Option<Executables>,
@@ -125,6 +132,9 @@ impl Field {
         let begun = What::FaultBegun { name: name.clone(), on: on.clone() };
         self.world.recorder.event(begun);
         let nemesis = match fault {
+            fault if fault.needs_root() && self.disks.is_none() => {
+                Nemesis::Skipped { why: "it needs root".to_owned() }
+            }
             Fault::All => Nemesis::Skipped { why: "it stands for others".to_owned() },
             Fault::Clock => self.clock(&victims, hold).await?,
             Fault::Kill => self.kill(&victims, hold).await?,

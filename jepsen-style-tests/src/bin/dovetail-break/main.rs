@@ -2,8 +2,9 @@
 //!
 //! Members and proxies live each in a network namespace of its own, members on disks of
 //! their own; clients order, read and ask, faults come and go by a seed, and a history of
-//! it all is checked. Exit 1 when something was violated or a demanded fault never took
-//! effect, 3 when it cannot be run here.
+//! it all is checked. Without root all live on loopback with relays between them, and some
+//! faults cannot be had. Exit 1 when something was violated or a demanded fault never took
+//! effect, 2 when the run broke.
 
 mod clients;
 mod clocks;
@@ -18,6 +19,7 @@ mod run;
 mod schedule;
 mod steps;
 mod watchers;
+mod wires;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,9 +28,6 @@ use clap::Parser;
 use dovetail_jepsen::{checks, history::History, namespaces};
 
 use crate::faults::Fault;
-
-/// What the exit code says when there is no root, or a program is missing.
-const CANNOT_RUN: u8 = 3;
 
 /// Breaks a system and checks its history.
 #[derive(Debug, Parser)]
@@ -64,6 +63,9 @@ struct Run {
     /// Where history, logs and report are written; a folder that is not there yet
     #[arg(long)]
     keep: Option<PathBuf>,
+    /// As without root: no namespaces and disks of its own, but relays on loopback
+    #[arg(long)]
+    relays: bool,
     /// Set by itself, in its own namespaces
     #[arg(long, hide = true)]
     inside: bool,
@@ -79,18 +81,13 @@ fn main() -> ExitCode {
                 ExitCode::from(2)
             }
         },
-        Arguments::Run(run) if run.inside => match inside(run) {
-            Ok(verdicts) => verdict(&verdicts),
-            Err(error) => {
-                println!("the run broke, and proves nothing: {error:#}");
-                ExitCode::from(2)
-            }
-        },
-        Arguments::Run(_) => match namespaces::missing() {
+        Arguments::Run(run) if run.inside => inside(run),
+        Arguments::Run(run) => match namespaces::missing() {
             Some(reason) => {
-                eprintln!("skipped: {reason}");
-                ExitCode::from(CANNOT_RUN)
+                println!("by relays on loopback, with fewer faults: {reason}");
+                inside(run)
             }
+            None if run.relays => inside(run),
             None => outside().unwrap_or_else(|error| {
                 eprintln!("{error:#}");
                 ExitCode::from(2)
@@ -107,9 +104,19 @@ fn outside() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(code.unwrap_or(2)))
 }
 
-fn inside(run: Run) -> anyhow::Result<Vec<checks::Verdict>> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(run::run(run))
+/// Runs it here: within its own namespaces, or without any.
+#[expect(clippy::print_stdout, reason = "what it finds is its output")]
+fn inside(run: Run) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let verdicts =
+        runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(run::run(run)));
+    match verdicts {
+        Ok(verdicts) => verdict(&verdicts),
+        Err(error) => {
+            println!("the run broke, and proves nothing: {error:#}");
+            ExitCode::from(2)
+        }
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "the verdict is its output")]

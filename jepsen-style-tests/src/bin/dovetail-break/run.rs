@@ -11,6 +11,7 @@ use dovetail_jepsen::cluster::{Cluster, ClusterConfig};
 use dovetail_jepsen::history::{Recorder, Seen, What};
 use dovetail_jepsen::namespaces::Namespaces;
 use dovetail_jepsen::operator::Operator;
+use dovetail_jepsen::relays::Relays;
 use dovetail_jepsen::supervisor::Executables;
 use dovetail_jepsen::swarm::{ServiceConfig, Swarm};
 use tokio::sync::watch;
@@ -21,6 +22,7 @@ use crate::clocks::Clocks;
 use crate::disks::Disks;
 use crate::faults::{Fault, Field};
 use crate::schedule::Schedule;
+use crate::wires::Wires;
 use crate::{Run, finish, registers, remarks, report, requests, steps, watchers};
 
 /// A host that is loaded, and whose service nobody touches.
@@ -78,11 +80,14 @@ fn folder(run: &Run) -> anyhow::Result<PathBuf> {
 /// The run itself; when it is over, the history is whole.
 async fn broken(run: &Run, seed: u64, folder: &Path, recorder: &Recorder) -> anyhow::Result<()> {
     let mut random = fastrand::Rng::with_seed(seed);
-    // The addresses that members and proxies do not have are this process's own.
-    let own = (1..=9).chain(30..=254);
-    let namespaces = Namespaces::create(NETWORK, own).context("the machines' wire")?;
+    let namespaces = match run.inside {
+        // The addresses that members and proxies do not have are this process's own.
+        true => Some(Namespaces::create(NETWORK, (1..=9).chain(30..=254)).context("the wire")?),
+        false => None,
+    };
     let mounts = tempfile::tempdir()?;
-    let mut schedule = Schedule::of(&run.nemesis, run.members, run.upgrade_to.is_some());
+    let mut schedule =
+        Schedule::of(&run.nemesis, run.members, run.upgrade_to.is_some(), run.inside);
     let other_build = run.upgrade_to.as_deref().map(Executables::of).transpose()?;
     // Whoever joins knows of five, which are the most; of five one is removed first.
     let joins = schedule.faults().contains(&Fault::Membership);
@@ -90,7 +95,10 @@ async fn broken(run: &Run, seed: u64, folder: &Path, recorder: &Recorder) -> any
     let slots = 1..=run.members + spare;
     let refusing = schedule.faults().contains(&Fault::DiskError) && Disks::can_refuse();
     let disks = mounts.path().join("disks");
-    let disks = Disks::make(&disks, slots.clone(), refusing).context("the disks")?;
+    let disks = match run.inside {
+        true => Some(Disks::make(&disks, slots.clone(), refusing).context("the disks")?),
+        false => None,
+    };
     let clocks = match schedule.faults().contains(&Fault::Clock) {
         true => Clocks::make(&mounts.path().join("clocks"), slots.clone()),
         false => Err(anyhow::anyhow!("nobody asked for them")),
@@ -103,18 +111,18 @@ async fn broken(run: &Run, seed: u64, folder: &Path, recorder: &Recorder) -> any
         members: run.members + spare,
         founders: run.members,
         proxies: run.proxies,
-        namespaces: Some(namespaces.clone()),
-        disks: Some(disks.folder().to_path_buf()),
+        namespaces: namespaces.clone(),
+        relayed: namespaces.is_none(),
+        disks: disks.as_ref().map(|disks| disks.folder().to_path_buf()),
         before: clocks.as_ref().map(|clocks| clocks.before(slots)).unwrap_or_default(),
         ..ClusterConfig::default()
     };
     let mut cluster = Cluster::prepare(config).await?;
-    for slot in cluster.slots() {
-        namespaces.add(cluster.member_host(slot))?;
-    }
-    for number in cluster.proxy_numbers() {
-        namespaces.add(cluster.proxy_host(number))?;
-    }
+    let wires = match namespaces {
+        Some(namespaces) => Wires::Namespaces(namespaces),
+        None => Wires::Relays(Relays::default()),
+    };
+    wires.connect(&cluster).await?;
     let swarm = Swarm::start(&cluster).await?;
     for slot in cluster.founders() {
         cluster.start_member(slot)?;
@@ -141,10 +149,10 @@ async fn broken(run: &Run, seed: u64, folder: &Path, recorder: &Recorder) -> any
 
     let demanded = schedule.faults().iter().map(|fault| fault.name()).collect();
     world.recorder.event(What::Demanded { faults: demanded });
-    let mut field = Field { cluster, swarm, namespaces, disks, clocks, other_build, world, random };
+    let mut field = Field { cluster, swarm, wires, disks, clocks, other_build, world, random };
     let result = inflict_all(&mut field, &mut schedule, run.minutes).await;
-    field.namespaces.heal()?;
-    field.namespaces.quicken()?;
+    field.wires.heal()?;
+    field.wires.quicken()?;
     let finished = match result {
         Ok(()) => finish::finish(&mut field, stop_clients, clients, &newest).await,
         Err(error) => Err(error),

@@ -16,11 +16,11 @@ pub(crate) struct Schedule {
 
 impl Schedule {
     /// Of these faults; `all` is all that can be had, see [`Fault::every`].
-    pub(crate) fn of(asked: &[Fault], members: u8, other_build: bool) -> Self {
+    pub(crate) fn of(asked: &[Fault], members: u8, other_build: bool, root: bool) -> Self {
         let mut faults: Vec<Fault> = asked
             .iter()
             .flat_map(|fault| match fault {
-                Fault::All => Fault::every(members, other_build),
+                Fault::All => Fault::every(members, other_build, root),
                 fault => vec![*fault],
             })
             .collect();
@@ -57,7 +57,7 @@ mod tests {
     fn every_fault_comes_once_a_round_and_a_seed_is_an_order() {
         let order = |seed| {
             let mut random = fastrand::Rng::with_seed(seed);
-            let mut schedule = Schedule::of(&[Fault::All, Fault::Kill], 3, false);
+            let mut schedule = Schedule::of(&[Fault::All, Fault::Kill], 3, false, true);
             let round = schedule.faults().len();
             let order: Vec<_> = (0..round).filter_map(|_| schedule.next(&mut random)).collect();
             assert!(schedule.came_round());
@@ -67,8 +67,9 @@ mod tests {
         assert_ne!(order(1), order(2));
         let mut sorted = order(3);
         sorted.sort_unstable();
-        assert_eq!(sorted, Fault::every(3, false));
+        assert_eq!(sorted, Fault::every(3, false, true));
         assert!(!sorted.contains(&Fault::Ring), "three members are a ring already");
-        assert!(Fault::every(5, false).contains(&Fault::Ring));
+        assert!(Fault::every(5, false, true).contains(&Fault::Ring));
+        assert!(!Fault::every(3, false, false).contains(&Fault::PowerCut), "it needs root");
     }
 }

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use dovetail_jepsen::history::{Nemesis, Seen};
 
 use super::Field;
+use crate::disks::{Disks, flip};
 
 /// How long a member may take to end once its disk refuses what it needs.
 const ENDS: Duration = Duration::from_secs(20);
@@ -12,6 +14,11 @@ const ENDS: Duration = Duration::from_secs(20);
 const STARTS: Duration = Duration::from_secs(20);
 
 impl Field {
+    /// The disks of members, which are there with root.
+    pub(super) fn own_disks(&self) -> anyhow::Result<&Disks> {
+        self.disks.as_ref().context("members have no disks of their own")
+    }
+
     /// A member whose disk is full may end; it is started again when there is room.
     pub(super) async fn disk_full(
         &mut self,
@@ -19,11 +26,11 @@ impl Field {
         hold: Duration,
     ) -> anyhow::Result<Nemesis> {
         for slot in victims {
-            self.disks.fill(*slot)?;
+            self.own_disks()?.fill(*slot)?;
         }
         tokio::time::sleep(hold).await;
         for slot in victims {
-            self.disks.empty(*slot)?;
+            self.own_disks()?.empty(*slot)?;
             if let Err(ended) = self.cluster.member(*slot) {
                 self.world.recorder.note(format!("with a full disk {}", first_line(&ended)));
                 self.cluster.start_member(*slot)?;
@@ -42,11 +49,11 @@ impl Field {
                 .random
                 .choice([(true, false), (false, true), (true, true)])
                 .unwrap_or_default();
-            let Some(before) = self.disks.refuse(slot, writes, syncs) else {
+            let Some(before) = self.own_disks()?.refuse(slot, writes, syncs) else {
                 return Ok(Nemesis::Skipped { why: "there is no /dev/fuse".to_owned() });
             };
             let ended = self.cluster.member_mut(slot)?.end(ENDS).await;
-            let refused = self.disks.refuse(slot, false, false).unwrap_or_default() - before;
+            let refused = self.own_disks()?.refuse(slot, false, false).unwrap_or_default() - before;
             let what = format!("member {slot}, {refused} refused, writes {writes}, syncs {syncs}");
             match ended {
                 Some(status) => self.world.recorder.note(format!("{what}: {status}")),
@@ -78,7 +85,7 @@ impl Field {
             Err(why) => return Ok(Nemesis::Indeterminate { why }),
         };
         self.cluster.kill_member(slot);
-        let flipped = self.disks.flip(slot, &mut self.random, is_kept)?;
+        let flipped = flip(&self.cluster.member_data_dir(slot), &mut self.random, is_kept)?;
         self.cluster.start_member(slot)?;
         let Some(flipped) = flipped else {
             return Ok(Nemesis::Indeterminate { why: "there was no file to damage".to_owned() });

@@ -32,12 +32,12 @@ impl Field {
             (Fault::Loss, members) => {
                 for host in members {
                     let percent = self.random.u8(5..40);
-                    self.namespaces.lose(*host, percent)?;
+                    self.wires.lose(*host, percent)?;
                 }
             }
             (Fault::OneWay, [mute, others @ ..]) => {
                 for other in others {
-                    self.namespaces.cut(*mute, *other)?;
+                    self.wires.cut(*mute, *other)?;
                 }
             }
             (Fault::IsolateLeader, members) => {
@@ -71,7 +71,7 @@ impl Field {
             }
         }
         tokio::time::sleep(hold).await;
-        let stopped = self.namespaces.heal()?;
+        let stopped = self.wires.heal()?;
         Ok(if stopped > 0 {
             Nemesis::Installed
         } else {
@@ -84,10 +84,10 @@ impl Field {
         let mut kinds = Vec::new();
         for slot in self.cluster.founders() {
             let millis = self.random.u16(20..200);
-            kinds.push(self.namespaces.slow(self.cluster.member_host(slot), millis)?);
+            kinds.push(self.wires.slow(self.cluster.member_host(slot), millis)?);
         }
         tokio::time::sleep(hold).await;
-        let waited = self.namespaces.quicken()?;
+        let waited = self.wires.quicken()?;
         self.world.recorder.note(format!("slow lines by {}: {waited} packets", kinds.join(", ")));
         Ok(if waited > 0 {
             Nemesis::Installed
@@ -109,8 +109,8 @@ impl Field {
     }
 
     fn both_ways(&self, one: u8, other: u8) -> anyhow::Result<()> {
-        self.namespaces.cut(one, other)?;
-        self.namespaces.cut(other, one)
+        self.wires.cut(one, other)?;
+        self.wires.cut(other, one)
     }
 
     /// Who is on the one side and who is on the other do not hear each other.

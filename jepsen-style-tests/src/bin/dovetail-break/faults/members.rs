@@ -53,12 +53,12 @@ impl Field {
             self.cluster.member(*slot)?.pause();
         }
         for slot in victims {
-            self.disks.power_cut(*slot)?;
+            self.own_disks()?.power_cut(*slot)?;
         }
         let mut kept = Vec::new();
         for slot in victims {
             self.cluster.kill_member(*slot);
-            if !self.disks.power_back(*slot).await? {
+            if !self.own_disks()?.power_back(*slot).await? {
                 kept.push(*slot);
             }
         }
