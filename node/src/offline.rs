@@ -19,6 +19,7 @@ use serde_json::json;
 use crate::restore::{self, RecoverArgs, RestoreArgs};
 
 mod export;
+mod replay;
 
 /// What is done offline; the first argument tells it from a member's flags.
 const VERBS: &[&str] = &["log", "replay", "restore", "recover"];
@@ -46,13 +47,7 @@ enum Verb {
     #[command(subcommand)]
     Log(Log),
     /// What the ledger of a data folder comes to
-    Replay {
-        #[command(flatten)]
-        folder: DataDir,
-        /// After this index, or before the first entry later than this time (UTC)
-        #[arg(long, value_name = "REVISION|TIME")]
-        until: Option<Until>,
-    },
+    Replay(replay::Replay),
     /// Makes a new quorum of one member out of a backup
     #[command(after_help = "Example:\n  dovetaild restore today.backup --new-cluster --id 1 \
         --advertise core-1:8080 --data-dir /data")]
@@ -98,7 +93,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let Args { verb, output } = Args::parse();
     let json = output == Output::Json;
     match verb {
-        Verb::Replay { folder, until } => replay(&folder, until.unwrap_or_default(), json),
+        Verb::Replay(args) => replay::replay(&args, json),
         Verb::Restore(args) => new_quorum(restore::restore(&args), json),
         Verb::Recover(args) => new_quorum(restore::recover(&args), json),
         Verb::Log(Log::Verify { folder }) => verify(&folder, json),
@@ -206,83 +201,6 @@ fn verify(folder: &DataDir, json: bool) -> anyhow::Result<ExitCode> {
         start.damaged.iter().for_each(|reason| print(format_args!("damaged: {reason}")));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn replay(folder: &DataDir, until: Until, json: bool) -> anyhow::Result<ExitCode> {
-    let offline = folder.open()?;
-    let start = offline.start()?;
-    let oldest = start.first.saturating_sub(1);
-    if let Until::Index(index) = until {
-        anyhow::ensure!(
-            index >= oldest,
-            "--until {index}: the oldest state that is kept is that after index {oldest}"
-        );
-    }
-    if let (Until::Time(time), Some(state)) = (until, &start.state) {
-        anyhow::ensure!(
-            state.leader_time_ms() <= time,
-            "--until: the oldest state that is kept, that after index {oldest}, is of a later time"
-        );
-    }
-    let replay = match replayed(&offline, &start, until) {
-        Ok(replay) => replay,
-        Err(error) => {
-            return Ok(broken(json, error.index(), &dovetail_process::chain(&error)));
-        }
-    };
-    let Some(state) = replay.state() else {
-        anyhow::bail!(
-            "the ledger begins at {}, and the state before it is not kept: it can be verified, \
-             not replayed{}",
-            start.first,
-            start.damaged.iter().map(|reason| format!("; {reason}")).collect::<String>()
-        );
-    };
-    let clusters: Vec<_> = state
-        .service_clusters()
-        .iter()
-        .map(|name| {
-            let published = state.published(name);
-            json!({
-                "name": name.to_string(),
-                "revision": published.snapshot.revision.0,
-                "digest": published.digest.to_string(),
-            })
-        })
-        .collect();
-    let divergence = replay.divergence().map(|divergence| {
-        json!({
-            "index": divergence.index,
-            "checkpoint": divergence.checkpoint,
-            "what": divergence.what,
-            "expected": divergence.expected,
-            "found": divergence.found,
-        })
-    });
-    let diverged = divergence.is_some();
-    if json {
-        print(json!({
-            "index": replay.index(),
-            "service_clusters": clusters,
-            "checkpoints": replay.checkpoints(),
-            "unchecked": replay.unchecked(),
-            "entries": replay.entries(),
-            "state": state.digest().to_string(),
-            "divergence": divergence,
-        }));
-    } else {
-        clusters.iter().for_each(print);
-        print(format_args!(
-            "{} entries, up to index {}; {} checkpoints agree",
-            replay.entries(),
-            replay.index(),
-            replay.checkpoints()
-        ));
-        if let Some(divergence) = divergence {
-            print(format_args!("first difference: {divergence}"));
-        }
-    }
-    Ok(ExitCode::from(u8::from(diverged)))
 }
 
 #[cfg(test)]

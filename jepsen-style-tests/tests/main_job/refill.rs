@@ -71,5 +71,10 @@ async fn a_replaced_member_fetches_the_ledger_that_it_lacks() {
     let until = format!("up to index {at};");
     let replayed = system.offline(wiped, &["replay", "--until", &at]).await;
     assert!(replayed.code == Some(0) && replayed.stdout.contains(&until), "{replayed:?}");
+    let asked = ["replay", "--rules", "2", "--explain", "GET", "http://shop.example/"];
+    let told = system.offline(wiped, &asked).await;
+    for said in ["host shop.example is published", "every route would be the same"] {
+        assert!(told.code == Some(0) && told.stdout.contains(said), "{told:?}");
+    }
     unharmed(load, "a ledger fetched").await;
 }

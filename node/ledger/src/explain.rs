@@ -11,6 +11,9 @@ use dovetail_routing::snapshot::{Route, Sticky, Tls, UpstreamState};
 use dovetail_routing::state::State;
 use dovetail_routing::sticky::{self, user_at};
 
+use crate::export::ExportError;
+use crate::replay::{RowsOf, entries_at};
+
 /// Bytes of a URL or a header.
 const TEXT_BYTES_MAX: usize = 8 * 1_024;
 /// Headers of a request.
@@ -130,6 +133,29 @@ pub fn links(explanation: &Explanation) -> BTreeMap<u64, Vec<String>> {
         link(held.order.to, "the rollback gives back what it was after this".to_owned());
     }
     links
+}
+
+/// A request explained by a replayed state, with whose entries among `rows` made it so; one
+/// that lies before them is named by its index alone.
+pub fn explain_by(
+    state: &State,
+    asked: &Asked,
+    rows: &mut impl RowsOf,
+) -> Result<pb::ExplainResponse, ExportError> {
+    let (answer, explanation) = explain(state, asked);
+    let links = links(&explanation);
+    let entries = entries_at(rows, &links.keys().copied().collect())?;
+    let chain = links.into_iter().rev().map(|(index, what)| {
+        let link = pb::ChainLink { index, what: what.join("; "), ..pb::ChainLink::default() };
+        let Some(entry) = entries.get(&index) else { return link };
+        pb::ChainLink {
+            leader_time_ms: entry.leader_time_ms,
+            actor: entry.actor.to_string(),
+            cause: entry.cause.to_string(),
+            ..link
+        }
+    });
+    Ok(pb::ExplainResponse { chain: chain.collect(), ..answer })
 }
 
 fn claim(claim: &dovetail_routing::explain::ClaimOf) -> pb::RouteClaim {

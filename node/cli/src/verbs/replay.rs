@@ -1,12 +1,12 @@
 //! `replay`: what an exported log comes to, and whether it is what the members had.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek as _};
+use std::io::{BufReader, Seek as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use dovetail_ledger::explain::{Asked, links};
-use dovetail_ledger::{ExportError, ExportReader, Until, Verified, entries_at, verify, what_if};
+use dovetail_ledger::explain::{Asked, explain_by};
+use dovetail_ledger::{ExportError, ExportReader, Until, Verified, verify, what_if};
 use dovetail_proto::v1 as pb;
 use dovetail_routing::RuleSet;
 use dovetail_routing::state::State;
@@ -123,7 +123,8 @@ fn replayed(
     let mut explained = None;
     if let (Some(asked), Some(state)) = (asked, verified.replay.state()) {
         file.rewind().map_err(ExportError::Read)?;
-        explained = Some(explain_by(state, asked, BufReader::new(&mut file))?);
+        let mut rows = ExportReader::open(BufReader::new(&mut file))?;
+        explained = Some(explain_by(state, asked, &mut rows)?);
     }
     let mut assumed = None;
     if let Some(rules) = rules {
@@ -168,27 +169,4 @@ fn asked([method, url]: &[String; 2]) -> Result<Asked, Failure> {
     };
     dovetail_ledger::explain::read(&request)
         .map_err(|reason| Failure::Usage(format!("--explain: {reason}")))
-}
-
-/// Where the request goes by the replayed state, and whose entries of the file made it so;
-/// one that lies before the file is named by its index alone.
-fn explain_by(
-    state: &State,
-    asked: &Asked,
-    file: impl Read,
-) -> Result<pb::ExplainResponse, ExportError> {
-    let (answer, explanation) = dovetail_ledger::explain::explain(state, asked);
-    let links = links(&explanation);
-    let entries = entries_at(&mut ExportReader::open(file)?, &links.keys().copied().collect())?;
-    let chain = links.into_iter().rev().map(|(index, what)| {
-        let link = pb::ChainLink { index, what: what.join("; "), ..pb::ChainLink::default() };
-        let Some(entry) = entries.get(&index) else { return link };
-        pb::ChainLink {
-            leader_time_ms: entry.leader_time_ms,
-            actor: entry.actor.to_string(),
-            cause: entry.cause.to_string(),
-            ..link
-        }
-    });
-    Ok(pb::ExplainResponse { chain: chain.collect(), ..answer })
 }
