@@ -48,10 +48,11 @@ fn collect(world: &Shared) -> Result<BTreeMap<u64, pb::LedgerRow>, Violation> {
             use openraft::async_runtime::watch::WatchReceiver as _;
             process.raft.metrics().borrow_watched().clone()
         };
-        // Whatever Raft has purged must be in the ledger, or below a raft snapshot that was taken over.
-        let covered = verified.last.or(verified.gaps.last().copied());
+        // Whatever Raft has purged must be in the ledger, or below a raft snapshot that was taken
+        // over, which may be the last thing that happened: then no row follows it.
+        let covered = verified.last.max(Some(process.ledger.head().0));
         let purged = metrics.purged.map(|id| id.index);
-        if purged > covered.or(Some(process.ledger.head().0)) {
+        if purged > covered {
             return Err(broken(format!("purged up to {purged:?}, the ledger has {covered:?}")));
         }
         let mut next = process.ledger.first();
