@@ -22,6 +22,7 @@ pub mod requests;
 pub mod set_full;
 #[cfg(test)]
 mod story;
+pub mod transfers;
 mod verdict;
 pub mod watch;
 

@@ -387,6 +387,10 @@ fn database_options() -> Result<Options, rocksdb::Error> {
     options.create_missing_column_families(true);
     // A damaged middle is refused; a record torn by a crash was never acknowledged.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    #[cfg(feature = "sim")]
+    if crate::sim::sabotaged(crate::sim::Sabotage::PointInTime) {
+        options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    }
     options.set_track_and_verify_wals_in_manifest(true);
     options.set_paranoid_checks(true);
     options.set_wal_bytes_per_sync(0);

@@ -277,9 +277,15 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        let mut batch = self.parts.disk.batch()?;
-        batch.put(Family::Meta, key::VOTE, codec::encode_vote(vote));
-        self.parts.disk.write(batch)?;
+        #[cfg(feature = "sim")]
+        let writes = !crate::sim::sabotaged(crate::sim::Sabotage::VoteAfterAppend);
+        #[cfg(not(feature = "sim"))]
+        let writes = true;
+        if writes {
+            let mut batch = self.parts.disk.batch()?;
+            batch.put(Family::Meta, key::VOTE, codec::encode_vote(vote));
+            self.parts.disk.write(batch)?;
+        }
         self.log.tail_mut().vote = Some(*vote);
         self.parts.flusher.vote(*vote).await
     }

@@ -9,18 +9,20 @@
 //! Not in any product: the feature `sim` is switched on by tests only.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Component, Path};
 use std::time::Duration;
 
+use dovetail_routing::state::State;
+use dovetail_routing::{Command, Entry, Payload};
 use tokio::time::Instant;
 
 mod device;
 mod tables;
 
-pub(crate) use device::Mount;
 pub use device::{Device, Fault};
+pub(crate) use device::{Mount, Part};
 pub(crate) use tables::Change;
 
 /// Where simulated folders begin.
@@ -47,6 +49,16 @@ pub enum Sabotage {
     PurgeBeforeLedger,
     /// What is applied depends on when it is applied.
     WallClock,
+    /// A vote reaches the disk only after the entries that follow it were flushed.
+    VoteAfterAppend,
+    /// Votes and markers have a write-ahead log of their own, which is flushed by itself.
+    TwoLogs,
+    /// Of a write-ahead log that a power cut damaged, what precedes the damage is taken for all.
+    PointInTime,
+    /// What is applied depends on the order in which a hash map gives its elements.
+    HashMapOrder,
+    /// Raft snapshots hold more than they say was applied, so that entries are applied twice.
+    AppliedLags,
 }
 
 /// Builds a mistake into every store of this thread.
@@ -59,13 +71,35 @@ pub fn sabotaged(mistake: Sabotage) -> bool {
     SABOTAGE.get() == Some(mistake)
 }
 
-/// An entry as it is applied: with a wall clock in the reducer, the member's own time counts.
-pub(crate) fn sabotaged_entry(mut entry: dovetail_routing::Entry) -> dovetail_routing::Entry {
+/// An entry as it is applied: with a wall clock in the reducer, the member's own time counts,
+/// and with a hash map in it, the order that the map happens to have.
+pub(crate) fn sabotaged_entry(mut entry: Entry) -> Entry {
     if sabotaged(Sabotage::WallClock) {
         let passed = START.with(|start| start.get_or_init(Instant::now).elapsed());
         entry.leader_time_ms += u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
     }
+    if sabotaged(Sabotage::HashMapOrder) {
+        match &mut entry.payload {
+            Payload::Observed(observed) => shuffle(&mut observed.changes),
+            Payload::Command(Command::SetCanary { shares, .. }) => shuffle(shares),
+            _ => {}
+        }
+    }
     entry
+}
+
+/// As a hash map gives them: each map in an order of its own.
+fn shuffle<T>(list: &mut Vec<T>) {
+    let map: HashMap<usize, T> = list.drain(..).enumerate().collect();
+    list.extend(map.into_values());
+}
+
+/// The state, as if it did not know what was applied after `applied`.
+pub(crate) fn forgetful(state: &State, applied: u64) -> io::Result<State> {
+    let mut bytes = state.encode();
+    // See `dovetail-routing`: a format of four bytes, and then what was applied.
+    bytes[4..12].copy_from_slice(&applied.to_be_bytes());
+    State::decode(&bytes).map_err(io::Error::other)
 }
 
 /// Whether this thread simulates.

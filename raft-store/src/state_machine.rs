@@ -71,6 +71,9 @@ pub struct StateMachine {
     parts: Parts,
     point: Point,
     publish: watch::Sender<Arc<State>>,
+    /// What was applied a few entries ago, for a sabotage.
+    #[cfg(feature = "sim")]
+    before: [Option<LogId>; 3],
 }
 
 impl fmt::Debug for StateMachine {
@@ -91,7 +94,13 @@ impl StateMachine {
     pub(crate) fn new(parts: Parts, restored: Option<Content>) -> Self {
         let point = restored.map(Point::from).unwrap_or_default();
         let publish = watch::Sender::new(Arc::new(point.state.clone()));
-        Self { parts, point, publish }
+        Self {
+            parts,
+            point,
+            publish,
+            #[cfg(feature = "sim")]
+            before: [None; 3],
+        }
     }
 
     /// The state after each applied batch.
@@ -134,6 +143,10 @@ impl StateMachine {
             }
         }
         self.parts.since.entries.fetch_add(1, Ordering::Relaxed);
+        #[cfg(feature = "sim")]
+        {
+            self.before = [self.before[1], self.before[2], self.point.applied];
+        }
         self.point.applied = Some(id);
         Ok(answer)
     }
@@ -182,6 +195,13 @@ impl StateMachine {
         #[cfg(feature = "sim")]
         if crate::sim::sabotaged(crate::sim::Sabotage::SnapshotWithoutMembers) {
             point.membership = StoredMembership::default();
+        }
+        #[cfg(feature = "sim")]
+        if let Some(before) =
+            self.before[0].filter(|_| crate::sim::sabotaged(crate::sim::Sabotage::AppliedLags))
+            && let Ok(state) = crate::sim::forgetful(&point.state, before.index)
+        {
+            (point.applied, point.state) = (Some(before), state);
         }
         Builder { parts: self.parts.clone(), point }
     }

@@ -52,6 +52,22 @@ async fn a_flipped_bit_in_the_middle_is_refused() {
     assert_damaged(dir.path());
 }
 
+/// Without RocksDB's own refusal there is still the guard file.
+#[cfg(feature = "sim")]
+#[tokio::test]
+async fn a_recovery_that_stops_at_the_damage_is_refused() {
+    use dovetail_raft_store::sim::{Sabotage, sabotage};
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path()).await;
+    damage(&write_ahead_log(dir.path()), |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x10;
+    });
+    sabotage(Some(Sabotage::PointInTime));
+    assert_lost(dir.path(), "entry 999 was acknowledged");
+    sabotage(None);
+}
+
 #[tokio::test]
 async fn a_lost_suffix_is_refused() {
     for cut in ["half", "last 8 KiB", "last 8 KiB zeroed"] {

@@ -15,6 +15,7 @@ use dovetail_routing::names::{NetworkId, ServiceId, SwarmId, SwarmNodeId, TaskId
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::believed::Believed;
 use super::network::Boot;
 use super::plan::{Kind, Sabotage};
 use super::world::Shared;
@@ -33,6 +34,8 @@ struct State {
     gone: BTreeSet<String>,
     version: u64,
     made: u64,
+    /// All changes, oldest first: what was, and what it became.
+    changes: Vec<(Arc<Listing>, Arc<Listing>)>,
     stale_until: Option<(Instant, Arc<Listing>)>,
     drops_until: Option<Instant>,
     fails_until: Option<Instant>,
@@ -61,6 +64,7 @@ impl Swarm {
             gone: BTreeSet::new(),
             version: 10,
             made: 0,
+            changes: Vec::new(),
             stale_until: None,
             drops_until: None,
             fails_until: None,
@@ -171,6 +175,11 @@ impl Swarm {
         }
     }
 
+    /// All that has changed so far, oldest first.
+    pub(super) fn changes(&self) -> Vec<(Arc<Listing>, Arc<Listing>)> {
+        self.lock().changes.clone()
+    }
+
     fn drops_events(&self) -> bool {
         self.lock().drops_until.is_some_and(|until| Instant::now() < until)
     }
@@ -186,11 +195,13 @@ impl State {
             gone.push(id.to_string());
         }
         self.gone.extend(gone.iter().cloned());
+        let after = Arc::new(after);
+        self.changes.push((Arc::clone(&before), Arc::clone(&after)));
         self.history.push_back(before);
         if self.history.len() > 30 {
             self.history.pop_front();
         }
-        self.truth = Arc::new(after);
+        self.truth = after;
         gone
     }
 }
@@ -297,6 +308,8 @@ pub(crate) struct SimDocker {
     wanted: tokio::sync::Notify,
     active: AtomicBool,
     sequence: AtomicU64,
+    /// What whoever trusts events believes.
+    believed: Mutex<Believed>,
 }
 
 impl SimDocker {
@@ -308,6 +321,7 @@ impl SimDocker {
             wanted: tokio::sync::Notify::new(),
             active: AtomicBool::new(false),
             sequence: AtomicU64::new(0),
+            believed: Mutex::default(),
         });
         drain.spawn(Arc::clone(&docker).run(drain.clone()));
         docker
@@ -328,6 +342,7 @@ impl SimDocker {
                     }
                     if self.world.swarm.drops_events() {
                         self.world.count(Kind::DockerDropsEvents);
+                        self.believed().miss(&self.world.swarm.changes());
                         continue;
                     }
                 }
@@ -337,10 +352,24 @@ impl SimDocker {
         }
     }
 
+    fn believed(&self) -> MutexGuard<'_, Believed> {
+        self.believed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is there, by a listing, or by what events said since the first one.
+    fn listing(&self) -> Result<Arc<Listing>, String> {
+        let swarm = &self.world.swarm;
+        if !self.world.plan.is_sabotaged(Sabotage::EventsAlone) {
+            return swarm.look(&self.world);
+        }
+        let told = self.believed().told(&swarm.changes());
+        told.map_or_else(|| Ok(self.believed().listed(swarm.look(&self.world)?)), Ok)
+    }
+
     async fn look_now(&self) {
         let began = Instant::now();
         self.world.pause(1..40).await;
-        let Ok(listing) = self.world.swarm.look(&self.world) else { return };
+        let Ok(listing) = self.listing() else { return };
         self.world.trace.hash(format_args!("docker of {:?} listed", self.boot));
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
         let events = Vec::new();

@@ -13,10 +13,11 @@
 //! * [`run`]: the story of one run; [`plan`]: what a seed means; [`fleet`]: many runs;
 //! * [`member`], [`network`], [`quorum`], [`docker`], [`proxies`], [`clients`], [`orders`]: the parts;
 //! * [`nemesis`]: faults; [`world`]: what is shared and checked; [`audit`]: the end;
-//! * [`random`]: why the same seed twice is the same run.
+//! * [`random`]: why the same seed twice is the same run; [`believed`]: a mistake by itself.
 
 mod args;
 mod audit;
+mod believed;
 mod clients;
 mod docker;
 mod fleet;

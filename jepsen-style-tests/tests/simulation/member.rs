@@ -147,6 +147,9 @@ impl Member {
         let mut found = found;
         loop {
             let boot = (self.id, self.starts.fetch_add(1, Ordering::Relaxed) + 1);
+            if world.plan.is_sabotaged(Sabotage::ReusedNode) && boot.1 > 1 {
+                self.wipe(&world);
+            }
             match self.run(&world, boot, &mut ends, found.take()).await {
                 Ok(how) => {
                     world.trace.note(format_args!("member {boot:?} ended: {how}"));
@@ -257,6 +260,17 @@ impl Member {
         match how {
             End::Kill => self.device.kill(),
             End::PowerCut => self.device.cut_power(),
+        }
+    }
+
+    /// Now and then an empty disk is in the place of the old one. The quorum would have to take
+    /// it in as another node: it is a founder's, and votes as the node that the old one was.
+    fn wipe(&self, world: &Shared) {
+        if world.random().u8(0..3) == 0 {
+            self.device.wipe();
+            if let Err(reason) = self.found(world) {
+                world.trace.note(format_args!("member {} has no new disk: {reason}", self.id));
+            }
         }
     }
 

@@ -9,7 +9,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dovetail_raft_store::codec;
-use dovetail_raft_store::{MemberNode, Raft, RaftSnapshot, RaftSnapshotData, TypeConfig, Vote};
+use dovetail_raft_store::{
+    LogId, MemberNode, Raft, RaftSnapshot, RaftSnapshotData, TypeConfig, Vote,
+};
 use futures_util::{Stream, StreamExt as _};
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -21,7 +23,7 @@ use openraft::raft::{
 use openraft::{AnyError, OptionalSend};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::plan::Kind;
+use super::plan::{Kind, Sabotage};
 use super::world::Shared;
 
 /// A connection on which nothing passes is given up after so long.
@@ -160,6 +162,11 @@ async fn passes(world: &Shared, link: (u64, u64)) -> bool {
             Fate::Lost => return false,
         }
     }
+}
+
+/// A place in the log, for the checkers.
+fn position(id: LogId) -> (u64, u64, u64) {
+    (id.leader_id.term, id.leader_id.node_id, id.index)
 }
 
 /// One member's side of the network.
@@ -331,6 +338,11 @@ impl RaftNetworkV2<TypeConfig> for Link {
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         // Who asks has voted for itself before.
         self.world.voted(self.from.0, &request.vote);
+        if request.leadership_transfer {
+            let term = request.vote.leader_id.term - 1;
+            let has = request.last_log_id.map(position);
+            self.world.expect(self.world.checks().transfers.asks(self.from.0, term, has));
+        }
         let request = codec::encode_vote_request(&request);
         let (world, to) = (self.world.clone(), self.to);
         let call = move |raft: Raft| {
@@ -401,6 +413,14 @@ impl RaftNetworkV2<TypeConfig> for Link {
         request: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let (term, to) = (request.from_leader().leader_id.term, *request.to_node_id());
+        let whole = request.last_log_id().copied().map(position);
+        self.world.checks().transfers.handed(to, term, whole);
+        let lags = self.world.plan.is_sabotaged(Sabotage::LaggingHeir);
+        let request = match lags {
+            true => TransferLeaderRequest::new(*request.from_leader(), to, None),
+            false => request,
+        };
         let request = codec::encode_transfer_request(&request);
         let call = move |raft: Raft| {
             let request = request.clone();

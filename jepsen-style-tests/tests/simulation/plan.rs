@@ -129,10 +129,18 @@ pub(crate) enum Sabotage {
     AckWithoutQuorum,
     /// A leader that is started again goes on in its term.
     LeaderRestored,
+    /// Docker's events are taken for all that happened; it is listed once.
+    EventsAlone,
+    /// A member whose disk was wiped goes on as the node that it was.
+    ReusedNode,
+    /// A proxy says that it has an update whose content it missed.
+    LostDelta,
+    /// A member that lacks entries is handed the lead.
+    LaggingHeir,
 }
 
 impl Sabotage {
-    pub(crate) const ALL: [(&'static str, Self); 13] = [
+    pub(crate) const ALL: [(&'static str, Self); 22] = [
         ("ack-before-fsync", Self::Store(StoreSabotage::AckBeforeSync)),
         ("skip-vote-fsync", Self::Store(StoreSabotage::VoteUnsynced)),
         ("drop-last-entry", Self::Store(StoreSabotage::DropLastEntry)),
@@ -146,6 +154,15 @@ impl Sabotage {
         ("retry-without-request-id", Self::NewRequestId),
         ("ack-without-quorum", Self::AckWithoutQuorum),
         ("leader-restored", Self::LeaderRestored),
+        ("vote-fsync-after-append", Self::Store(StoreSabotage::VoteAfterAppend)),
+        ("two-write-ahead-logs", Self::Store(StoreSabotage::TwoLogs)),
+        ("point-in-time-recovery", Self::Store(StoreSabotage::PointInTime)),
+        ("hash-map-in-reducer", Self::Store(StoreSabotage::HashMapOrder)),
+        ("last-applied-lags", Self::Store(StoreSabotage::AppliedLags)),
+        ("event-only-ingest", Self::EventsAlone),
+        ("reuse-node-id", Self::ReusedNode),
+        ("lost-delta", Self::LostDelta),
+        ("transfer-to-lagging", Self::LaggingHeir),
     ];
 
     pub(crate) fn name(self) -> &'static str {

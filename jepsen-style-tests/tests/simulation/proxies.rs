@@ -99,7 +99,8 @@ fn receive(
     if published.snapshot.revision.0 == 0 {
         return;
     }
-    let position = match subscription.receive(update(published)) {
+    let before = in_force.get();
+    let mut position = match subscription.receive(update(published)) {
         Verdict::Swap { position, .. } => position,
         Verdict::Nack(_) if world.plan.is_sabotaged(Sabotage::OlderRevision) => Position {
             cluster_id: CLUSTER.to_owned(),
@@ -108,6 +109,12 @@ fn receive(
         },
         _ => return,
     };
+    if let Some(before) = before.filter(|_| world.plan.is_sabotaged(Sabotage::LostDelta))
+        && world.random().u8(0..16) == 0
+    {
+        // What it decides by is still the content of the revision before.
+        position.digest = before.digest;
+    }
     let (revision, digest) = (position.revision.0, position.digest.0);
     world.trace.hash(format_args!("proxy {proxy} at revision {revision}"));
     world.expect(world.checks().proxies.put_in_force(proxy, revision, digest));

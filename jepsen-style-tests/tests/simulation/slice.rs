@@ -15,7 +15,7 @@ const SEEDS_VARIABLE: &str = "DOVETAIL_SIM_SEEDS";
 
 /// Mistakes that are built in, and the seed that found each; when what seeds mean has
 /// changed, one of the next [`WITHIN`] has to.
-const MUST_BE_FOUND: [(&str, u64); 13] = [
+const MUST_BE_FOUND: [(&str, u64); 22] = [
     ("ack-before-fsync", 1),
     ("skip-vote-fsync", 30),
     ("drop-last-entry", 1),
@@ -29,6 +29,15 @@ const MUST_BE_FOUND: [(&str, u64); 13] = [
     ("retry-without-request-id", 4),
     ("ack-without-quorum", 0),
     ("leader-restored", 35),
+    ("vote-fsync-after-append", 2),
+    ("two-write-ahead-logs", 57),
+    ("point-in-time-recovery", 2),
+    ("hash-map-in-reducer", 0),
+    ("last-applied-lags", 2),
+    ("event-only-ingest", 6),
+    ("reuse-node-id", 4),
+    ("lost-delta", 0),
+    ("transfer-to-lagging", 1),
 ];
 const WITHIN: u64 = 150;
 

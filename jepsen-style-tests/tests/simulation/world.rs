@@ -11,6 +11,7 @@ use dovetail_jepsen::checks::digests::Digests;
 use dovetail_jepsen::checks::elections::Elections;
 use dovetail_jepsen::checks::proxies::Proxies;
 use dovetail_jepsen::checks::removals::Removals;
+use dovetail_jepsen::checks::transfers::Transfers;
 
 use dovetail_raft_store::Vote;
 
@@ -35,6 +36,7 @@ pub(crate) struct Checks {
     pub(crate) acknowledged: Acknowledged,
     pub(crate) proxies: Proxies,
     pub(crate) removals: Removals,
+    pub(crate) transfers: Transfers,
 }
 
 /// One run.

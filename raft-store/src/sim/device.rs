@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::tables::{Change, Tables};
-use super::{ROOT, register};
+use super::{ROOT, Sabotage, register, sabotaged};
 use crate::disk::Family;
 
 /// Flushed batches that a lying disk may still lose.
@@ -40,6 +40,16 @@ pub enum Fault {
     SuffixLost,
 }
 
+/// What a flush covers. There is one write-ahead log, unless it was sabotaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    All,
+    /// Entries and rows.
+    Log,
+    /// Votes and markers.
+    Votes,
+}
+
 #[derive(Debug)]
 struct Inner {
     name: String,
@@ -54,8 +64,10 @@ struct Inner {
     recent: VecDeque<(Instant, Vec<Change>)>,
     /// Written and not flushed, oldest first.
     pending: VecDeque<Vec<Change>>,
-    /// How many of `pending` the flush covers that has begun.
-    covered: Option<usize>,
+    /// The same of votes and markers, when a sabotage gives them a log of their own.
+    pending_votes: VecDeque<Vec<Change>>,
+    /// How many of `pending` and of `pending_votes` the flush covers that has begun.
+    covered: Option<(usize, usize)>,
     files: BTreeMap<PathBuf, Vec<u8>>,
     made: bool,
     damaged: BTreeSet<(Family, Vec<u8>)>,
@@ -93,6 +105,7 @@ impl Device {
             durable: Tables::default(),
             recent: VecDeque::new(),
             pending: VecDeque::new(),
+            pending_votes: VecDeque::new(),
             covered: None,
             files: BTreeMap::new(),
             made: false,
@@ -131,12 +144,20 @@ impl Device {
         let kept = inner.random_upto(written);
         inner.lost += (written - kept) as u64;
         inner.pending.truncate(kept);
+        if sabotaged(Sabotage::TwoLogs) {
+            let written = inner.pending_votes.len();
+            let kept = inner.random_upto(written);
+            inner.pending_votes.truncate(kept);
+        }
+        if sabotaged(Sabotage::PointInTime) {
+            inner.forget_the_newest();
+        }
         if let Some(from) = inner.known_entry().filter(|_| inner.armed.remove(&Fault::SuffixLost)) {
             inner.pending.clear();
             inner.recent.truncate(from);
             inner.count(Fault::SuffixLost);
         }
-        inner.confirm(usize::MAX);
+        inner.confirm(usize::MAX, usize::MAX);
         let mut visible = inner.durable.clone();
         inner.recent.iter().for_each(|(_, changes)| visible.apply(changes));
         inner.visible = visible;
@@ -176,8 +197,11 @@ impl Device {
         (inner.visible, inner.durable) = (Tables::default(), Tables::default());
         inner.recent.clear();
         inner.pending.clear();
+        inner.pending_votes.clear();
+        inner.covered = None;
         inner.files.clear();
         inner.damaged.clear();
+        inner.armed.clear();
         inner.made = false;
     }
 }
@@ -191,9 +215,11 @@ impl Inner {
         *self.took_effect.entry(fault).or_default() += 1;
     }
 
-    /// The oldest `count` writes are durable.
-    fn confirm(&mut self, count: usize) {
+    /// The oldest writes, so many of each log, are durable.
+    fn confirm(&mut self, count: usize, votes: usize) {
         let now = Instant::now();
+        let votes = votes.min(self.pending_votes.len());
+        self.recent.extend(self.pending_votes.drain(..votes).map(|changes| (now, changes)));
         let count = count.min(self.pending.len());
         self.recent.extend(self.pending.drain(..count).map(|changes| (now, changes)));
         while self.recent.len() > RECENT_MAX {
@@ -215,6 +241,16 @@ impl Inner {
                     _ => false,
                 })
         })
+    }
+
+    /// What a recovery up to a point in time makes of a damaged record: it was the last one,
+    /// although what follows was flushed. The guard file need not know of it yet.
+    fn forget_the_newest(&mut self) {
+        let known = self.known_entry().map_or(0, |newest| newest + 1);
+        let kept = self.random.usize(known..=self.recent.len());
+        self.lost += (self.recent.len() - kept) as u64;
+        self.recent.truncate(kept);
+        self.pending.clear();
     }
 
     fn flip_row(&mut self) {
@@ -271,7 +307,7 @@ impl Mount {
     pub(crate) fn open(&self) -> io::Result<()> {
         let mut inner = self.inner()?;
         inner.made = true;
-        inner.confirm(usize::MAX);
+        inner.confirm(usize::MAX, usize::MAX);
         Ok(())
     }
 
@@ -291,25 +327,34 @@ impl Mount {
             }
         }
         inner.visible.apply(&changes);
-        inner.pending.push_back(changes);
+        if sabotaged(Sabotage::TwoLogs) {
+            let (votes, rows): (Vec<_>, _) =
+                changes.into_iter().partition(|change| change.family() == Family::Meta);
+            inner.pending_votes.extend(Some(votes).filter(|votes| !votes.is_empty()));
+            inner.pending.extend(Some(rows).filter(|rows: &Vec<_>| !rows.is_empty()));
+        } else {
+            inner.pending.push_back(changes);
+        }
         Ok(())
     }
 
     /// The flush that follows covers what was written before this call.
-    pub(crate) fn begin_flush(&self) {
+    pub(crate) fn begin_flush(&self, part: Part) {
         if let Ok(mut inner) = self.inner() {
-            inner.covered = Some(inner.pending.len());
+            let rows = if part == Part::Votes { 0 } else { inner.pending.len() };
+            let votes = if part == Part::Log { 0 } else { inner.pending_votes.len() };
+            inner.covered = Some((rows, votes));
         }
     }
 
     pub(crate) fn flush(&self) -> io::Result<()> {
         let mut inner = self.inner()?;
-        let covered = inner.covered.take().unwrap_or(inner.pending.len()).min(inner.pending.len());
+        let (rows, votes) = inner.covered.take().unwrap_or((usize::MAX, usize::MAX));
         if inner.armed.remove(&Fault::SyncFails) {
             inner.count(Fault::SyncFails);
             return Err(error(io::ErrorKind::Other, "fdatasync: input/output error"));
         }
-        inner.confirm(covered);
+        inner.confirm(rows, votes);
         Ok(())
     }
 

@@ -13,6 +13,14 @@ pub(crate) enum Change {
 }
 
 impl Change {
+    pub(crate) fn family(&self) -> Family {
+        match self {
+            Self::Put(family, ..) | Self::Delete(family, _) | Self::DeleteRange(family, ..) => {
+                *family
+            }
+        }
+    }
+
     pub(crate) fn put(family: Family, key: &[u8], value: &[u8]) -> Self {
         Self::Put(family, key.to_vec(), value.to_vec())
     }
