@@ -1,7 +1,7 @@
 //! A short run of `dovetail-break`: real processes, real disks, real faults, all checks.
 //!
-//! `DOVETAIL_BREAK_MINUTES` says how long faults come and go, all that can be had (CI: 5);
-//! without it it is 1.5 and a few of them. `DOVETAIL_BREAK_SEED` repeats an order of them.
+//! `DOVETAIL_BREAK_MINUTES` says for how long (CI: 5), with all faults that can be had here;
+//! without it, a few of them come for 1.5 minutes. `DOVETAIL_BREAK_SEED` repeats an order of them.
 
 use std::process::Command;
 

@@ -52,6 +52,9 @@ impl Upkeep {
             }
             if look > 0 && look % TRIM_LOOKS == 0 {
                 self.trim().await;
+                if !self.hub.store.lacks_ledger_state() {
+                    self.soft.clear(DAMAGED);
+                }
             }
         }
     }
@@ -65,7 +68,7 @@ impl Upkeep {
 
     async fn mend_bases(&self) {
         let reasons = match self.hub.store.mend_ledger_bases().await {
-            Ok(reasons) if reasons.is_empty() => return self.soft.clear(DAMAGED),
+            Ok(reasons) if reasons.is_empty() => return,
             Ok(reasons) => reasons.join("; "),
             Err(error) => chain(&error),
         };

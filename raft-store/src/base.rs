@@ -82,6 +82,19 @@ impl Bases {
         raft_snapshot::decode(&self.bytes(index)?).map_err(|error| self.damaged(index, &error))
     }
 
+    /// Whether the file of the base at `index` is gone, cannot be what it was, or is not what
+    /// `fits`; an error when it cannot be read now.
+    pub(crate) fn is_damaged(
+        &self,
+        index: u64,
+        fits: impl FnOnce(Content) -> bool,
+    ) -> io::Result<bool> {
+        let Some(bytes) = files::read(&self.path(index), RAFT_SNAPSHOT_BYTES_MAX)? else {
+            return Ok(true);
+        };
+        Ok(!raft_snapshot::decode(&bytes).is_ok_and(fits))
+    }
+
     /// The file of the base at `index`, unchecked.
     pub(crate) fn bytes(&self, index: u64) -> Result<Vec<u8>, String> {
         match files::read(&self.path(index), RAFT_SNAPSHOT_BYTES_MAX) {

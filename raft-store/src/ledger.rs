@@ -50,6 +50,8 @@ pub enum LedgerError {
     },
     #[error("ledger row {index} is missing")]
     Missing { index: u64 },
+    #[error("ledger row {index} is not here yet")]
+    NotYet { index: u64 },
     #[error("entry {index} of the ledger cannot be read by this build")]
     Entry {
         index: u64,

@@ -5,6 +5,7 @@
 mod store_support;
 
 use std::path::Path;
+use std::time::Duration;
 
 use dovetail_ledger::chain::row_hash;
 use dovetail_proto::convert::decode_entry;
@@ -72,8 +73,15 @@ async fn jump(from: &mut Store, to: &mut Store) {
 
 /// Fetches all rows that there are, and the state before them; returns how many pieces it took.
 async fn refill(store: &Store, from: &Ledger) -> usize {
+    refill_within(Retention::default(), store, from).await
+}
+
+async fn refill_within(retention: Retention, store: &Store, from: &Ledger) -> usize {
     let mut pieces = 0;
     while let Some(Lack { first, last }) = store.ledger.lacks() {
+        if !store.handle.keeps_older_rows(retention, 0).await.unwrap() {
+            break;
+        }
         let piece = from.piece(first, last).unwrap();
         if piece.rows.is_empty() {
             break;
@@ -156,20 +164,42 @@ async fn what_the_others_trimmed_is_given_up_and_the_state_before_the_rest_taken
     trim(&store, 60).await;
     assert_eq!((store.ledger.lacks(), store.ledger.first()), (None, 90));
     assert_eq!(replays(&store.ledger), 100);
-
-    // Nor what is past what this member keeps.
-    jump_over(&mut store, 200).await;
-    assert!(store.ledger.lacks().is_some());
-    trim(&store, 10).await;
-    let keep = Retention { rows_max: 10, ..Retention::default() };
-    assert!(!store.handle.is_ledger_full(keep, 0).await.unwrap(), "it is trimmed");
 }
 
-/// Installs a raft snapshot of another member that has `end` entries.
-async fn jump_over(store: &mut Store, end: u64) {
+#[tokio::test]
+async fn rows_within_the_retention_are_fetched_whatever_older_ones_are_past_it() {
+    let (other_dir, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut other = member(other_dir.path(), 200).await;
+    let mut store = member(dir.path(), 50).await;
+    jump(&mut other, &mut store).await;
+    let keep = |rows_max| Retention { rows_max, ..Retention::default() };
+    // The rows up to 49 are past it, those from 100 on are not.
+    assert!(store.handle.keeps_older_rows(keep(100), 0).await.unwrap());
+    trim(&store, 100).await;
+    assert_eq!(store.ledger.lacks(), Some(Lack { first: 0, last: 199 }), "the old ones are gone");
+    let piece = other.ledger.piece(150, 199).unwrap();
+    store.handle.prepend_to_ledger(piece).await.unwrap();
+    assert!(store.handle.keeps_older_rows(keep(100), 0).await.unwrap());
+    let piece = other.ledger.piece(100, 149).unwrap();
+    store.handle.prepend_to_ledger(piece).await.unwrap();
+    assert!(!store.handle.keeps_older_rows(keep(100), 0).await.unwrap());
+    assert_eq!(refill_within(keep(100), &store, &other.ledger).await, 0);
+    assert_eq!((store.ledger.first(), store.ledger.verify(CLUSTER).unwrap().rows), (100, 100));
+
+    // By age: these rows are of the first second.
+    let aged = Retention { age_max: Some(Duration::from_secs(60)), ..Retention::default() };
+    assert!(store.handle.keeps_older_rows(aged, 61_000).await.unwrap());
+    assert!(!store.handle.keeps_older_rows(aged, 61_001).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_member_that_is_behind_says_so_and_not_that_there_is_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let mut other = member(dir.path(), end).await;
-    jump(&mut other, store).await;
+    let store = member(dir.path(), 50).await;
+    assert!(store.ledger.piece(0, 60).unwrap_err().to_string().contains("60 is not here yet"));
+    assert!(store.ledger.piece(40, 30).unwrap().rows.is_empty());
+    trim(&store, 10).await;
+    assert!(store.ledger.piece(0, 30).unwrap().rows.is_empty(), "it is trimmed");
 }
 
 /// What somebody could do to rows on their way, each with the index that is named.
@@ -282,8 +312,8 @@ async fn a_state_from_which_the_rows_do_not_lead_here_is_refused() {
     // So is a whole one that belongs elsewhere.
     trim(&checked, 61).await;
     let base = checked.ledger.oldest_base().unwrap().unwrap();
-    let refused = store.handle.take_ledger_base(base.into()).await.unwrap_err();
-    assert!(refused.to_string().contains("base at 38 does not fit"), "{refused}");
+    let of_use = store.handle.take_ledger_base(base.into()).await.unwrap();
+    assert!(!of_use, "this member has no row of that index, so nobody is to blame");
     assert_eq!(store.ledger.replays_from(), Some(99), "nothing was taken");
     assert!(store.handle.take_ledger_base(honest.clone().into()).await.unwrap());
     assert_eq!(replays_as(&store, &checked), 51);

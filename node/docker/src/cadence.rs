@@ -10,8 +10,8 @@ use tokio::time::Instant;
 /// First pause after a failure; doubles up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// Looks that no hint asks for are as many times apart as the last one took: a large
-/// swarm's lists are work for the engine.
+/// Looks that no hint asks for are at least so many times as far apart as the last one
+/// took: a large swarm's lists are work for the engine.
 const UNASKED: u32 = 3;
 
 /// How often to look. No `Default`: a test decides otherwise.

@@ -22,9 +22,12 @@ use crate::transport::HttpClient;
 use crate::wire::Identified;
 use crate::{convert, telemetry, transport, wire};
 
-/// Longest answer that is read: far above 100,000 tasks, of a few kilobytes each.
-const ANSWER_BYTES_MAX: usize = 2 * 1_024 * 1_024 * 1_024;
-/// Longest error answer whose text is kept.
+/// Longest list that is read: far above 100,000 tasks, of a few kilobytes each.
+const LIST_BYTES_MAX: usize = 2 * 1_024 * 1_024 * 1_024;
+/// Longest answer of another kind.
+const ANSWER_BYTES_MAX: usize = 16 * 1_024 * 1_024;
+/// How much of an error's answer is read, and how much of its text is kept.
+const ERROR_BYTES_MAX: usize = 64 * 1_024;
 const MESSAGE_BYTES_MAX: usize = 1_024;
 /// The authority in request URIs; the connector dials the configured URL.
 const AUTHORITY: &str = "http://docker";
@@ -240,7 +243,7 @@ impl Docker {
         let unreadable =
             |error: serde_json::Error| DockerError::Unreadable { call, error: error.into() };
         let patience = &self.shared.patience;
-        let (from, after) = (Instant::now(), patience.now());
+        let (from, after) = (Instant::now(), patience.now(call));
         let result = self.timed(call, after, async {
             let mut answer = self.request(call, path).await?;
             let mut list = List { facts: Vec::new(), unreadable: Vec::new() };
@@ -264,8 +267,8 @@ impl Docker {
         });
         let result = result.await;
         match &result {
-            Err(DockerError::Timeout { .. }) => patience.timed_out(after),
-            _ => patience.answered(from.elapsed()),
+            Err(DockerError::Timeout { .. }) => patience.timed_out(call, after),
+            _ => patience.answered(call, from.elapsed()),
         }
         result
     }
@@ -274,6 +277,7 @@ impl Docker {
     async fn get(&self, call: &'static str, path: &str) -> Result<Bytes, DockerError> {
         self.timed(call, self.timeout(), async {
             let mut answer = self.request(call, path).await?;
+            answer.bytes_max = ANSWER_BYTES_MAX;
             let mut body = BytesMut::new();
             while let Some(bytes) = answer.next().await? {
                 body.extend_from_slice(&bytes);
@@ -295,12 +299,15 @@ impl Docker {
         let answer = self.shared.client.request(request).await;
         let answer = answer.map_err(|error| self.lost(call, error))?;
         let status = answer.status();
-        let mut answer = Answer { call, body: answer.into_body(), bytes: 0 };
+        let mut answer =
+            Answer { call, body: answer.into_body(), bytes: 0, bytes_max: LIST_BYTES_MAX };
         if status == StatusCode::OK {
             return Ok(answer);
         }
         let mut body = BytesMut::new();
-        while let Some(bytes) = answer.next().await? {
+        while body.len() < ERROR_BYTES_MAX
+            && let Some(bytes) = answer.next().await?
+        {
             body.extend_from_slice(&bytes);
         }
         Err(DockerError::Engine { call, status: status.as_u16(), message: message(&body) })
@@ -448,8 +455,9 @@ impl Listed {
 struct Answer {
     call: &'static str,
     body: Incoming,
-    /// How many came so far.
+    /// How many came so far, and how many may.
     bytes: usize,
+    bytes_max: usize,
 }
 
 impl Answer {
@@ -460,8 +468,8 @@ impl Answer {
             let frame = frame.map_err(|error| DockerError::Lost { call, error: error.into() })?;
             if let Ok(data) = frame.into_data() {
                 self.bytes += data.len();
-                if self.bytes > ANSWER_BYTES_MAX {
-                    return Err(DockerError::TooLong { call, bytes_max: ANSWER_BYTES_MAX });
+                if self.bytes > self.bytes_max {
+                    return Err(DockerError::TooLong { call, bytes_max: self.bytes_max });
                 }
                 return Ok(Some(data));
             }

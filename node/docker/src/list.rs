@@ -1,10 +1,14 @@
 //! Reads a list object by object, as its bytes come.
 //!
 //! A large swarm's list of tasks has hundreds of megabytes: no more of it is held than
-//! the object that is not whole yet, and nobody waits until all of it was read.
+//! the object that is not whole yet, and nobody waits until all of it was read. An object
+//! is parsed once, when its end was found.
 
 use serde::de::{DeserializeOwned, Error as _};
-use serde_json::{Deserializer, Error, Value};
+use serde_json::{Error, Value};
+
+/// Longest object that is read: a thousand times what a service with many labels takes.
+const OBJECT_BYTES_MAX: usize = 16 * 1_024 * 1_024;
 
 /// An object, or one that is not what we expect: its id and what is wrong with it.
 pub(crate) type Element<T> = Result<T, (String, String)>;
@@ -31,6 +35,40 @@ pub(crate) struct ListReader {
     place: Place,
     /// What was given and not read yet.
     rest: Vec<u8>,
+    end: EndOfObject,
+}
+
+/// Looks for the end of an object, over as many pieces as it comes in.
+#[derive(Debug, Default)]
+struct EndOfObject {
+    /// Bytes of the object that were looked at.
+    seen: usize,
+    /// Brackets of either kind that are open.
+    depth: usize,
+    in_string: bool,
+    escaped: bool,
+}
+
+impl EndOfObject {
+    /// The length of the object that `bytes` begin with; `None` while its end is not there.
+    fn find(&mut self, bytes: &[u8]) -> Option<usize> {
+        for byte in &bytes[self.seen..] {
+            self.seen += 1;
+            match byte {
+                _ if self.escaped => self.escaped = false,
+                b'\\' => self.escaped = self.in_string,
+                b'"' => self.in_string = !self.in_string,
+                _ if self.in_string => {}
+                b'{' | b'[' => self.depth += 1,
+                b'}' | b']' => self.depth = self.depth.saturating_sub(1),
+                _ => {}
+            }
+            if self.depth == 0 {
+                return Some(std::mem::take(self).seen);
+            }
+        }
+        None
+    }
 }
 
 impl ListReader {
@@ -51,22 +89,33 @@ impl ListReader {
             self.place = match (self.place, byte) {
                 (Place::Start, b'[') => Place::First,
                 // Perhaps null; all of it tells.
-                (Place::Start, _) => break Ok(()),
+                (Place::Start, _) if self.rest.len() - at <= b"null ".len() => break Ok(()),
+                (Place::Start, _) => break Err(Error::custom("no list")),
                 (Place::First | Place::Behind, b']') => Place::End,
                 (Place::Behind, b',') => Place::Next,
-                (Place::First | Place::Next, _) => match element(&self.rest[at..]) {
-                    Ok(Some((element, length))) => {
-                        take(element);
-                        at += length;
-                        self.place = Place::Behind;
-                        continue;
+                (Place::First | Place::Next, b'{') => {
+                    let object = &self.rest[at..];
+                    let Some(length) = self.end.find(object) else {
+                        break match object.len() {
+                            ..=OBJECT_BYTES_MAX => Ok(()),
+                            _ => Err(Error::custom("an object of more than 16 MiB")),
+                        };
+                    };
+                    match element(&object[..length]) {
+                        Ok(element) => take(element),
+                        Err(error) => break Err(error),
                     }
-                    Ok(None) => break Ok(()),
-                    Err(error) => break Err(error),
-                },
-                (Place::Behind | Place::End, byte) => {
+                    at += length;
+                    self.place = Place::Behind;
+                    continue;
+                }
+                (place, byte) => {
                     let found = char::from(*byte).escape_default();
-                    break Err(Error::custom(format!("'{found}' in a list behind an object")));
+                    let behind = match place {
+                        Place::First | Place::Next => "where an object is due",
+                        _ => "behind an object",
+                    };
+                    break Err(Error::custom(format!("'{found}' in a list {behind}")));
                 }
             };
             at += 1;
@@ -88,31 +137,21 @@ impl ListReader {
     }
 }
 
-/// The object at the front, and its length; `None` while it is not whole.
-fn element<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<(Element<T>, usize)>, Error> {
-    let mut objects = Deserializer::from_slice(bytes).into_iter::<T>();
-    match objects.next() {
-        None => return Ok(None),
-        Some(Ok(object)) => return Ok(Some((Ok(object), objects.byte_offset()))),
-        Some(Err(error)) if error.is_eof() => return Ok(None),
-        Some(Err(error)) if !error.is_data() => return Err(error),
-        Some(Err(_)) => {}
+/// A whole object.
+fn element<T: DeserializeOwned>(bytes: &[u8]) -> Result<Element<T>, Error> {
+    match serde_json::from_slice(bytes) {
+        Ok(object) => return Ok(Ok(object)),
+        Err(error) if !error.is_data() => return Err(error),
+        Err(_) => {}
     }
-    let mut values = Deserializer::from_slice(bytes).into_iter::<Value>();
-    let value = match values.next() {
-        None => return Ok(None),
-        Some(Ok(value)) => value,
-        Some(Err(error)) if error.is_eof() => return Ok(None),
-        Some(Err(error)) => return Err(error),
-    };
+    let value: Value = serde_json::from_slice(bytes)?;
     let id = value.get("ID").or_else(|| value.get("Id")).and_then(Value::as_str);
     let id = id.map(str::to_owned);
-    let element = match (T::deserialize(value), id) {
-        (Ok(object), _) => Ok(object),
-        (Err(error), Some(id)) => Err((id, error.to_string())),
-        (Err(error), None) => return Err(error),
-    };
-    Ok(Some((element, values.byte_offset())))
+    match (T::deserialize(value), id) {
+        (Ok(object), _) => Ok(Ok(object)),
+        (Err(error), Some(id)) => Ok(Err((id, error.to_string()))),
+        (Err(error), None) => Err(error),
+    }
 }
 
 #[cfg(test)]
@@ -132,7 +171,8 @@ mod tests {
     #[test]
     fn a_list_is_the_same_however_its_bytes_come() {
         let body = r#" [{"ID": "a", "Spec": {"Name": "x]}, ["}} ,{"ID":"b"},
-            {"ID": "c", "Spec": 7}, {"ID": "d", "Spec": {"Name": "\"é"}}] "#;
+            {"ID": "c", "Spec": 7}, {"ID": "d", "Spec": {"Name": "\"é"},
+            "Ulimits": [-1, 1.5, -1e-3, true, null, {"\\": "]}"}]}] "#;
         for piece in 1..=body.len() {
             let read = read(body, piece).expect("a list");
             let told: Vec<_> = read
@@ -186,5 +226,15 @@ mod tests {
             assert!(reader.rest.len() < 20, "{}", reader.rest.len());
         }
         assert_eq!(count, 2_000);
+    }
+
+    #[test]
+    fn an_object_without_end_is_refused_in_time() {
+        let mut reader = ListReader::default();
+        reader.read::<wire::Named>(br#"[{"ID": ""#, |_| {}).expect("begun");
+        let piece = vec![b'x'; 1_024 * 1_024];
+        let mut pieces = (0..20).map(|_| reader.read::<wire::Named>(&piece, |_| {}));
+        let refused = pieces.position(|read| read.is_err());
+        assert_eq!(refused, Some(OBJECT_BYTES_MAX / piece.len() - 1));
     }
 }

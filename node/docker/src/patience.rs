@@ -4,6 +4,7 @@
 //! takes its time all the same. So a list that did not come in time may take twice as
 //! long the next time, up to a bound, behind which it begins anew.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,41 +13,43 @@ const TIMES_MAX: u32 = 8;
 /// … and so many times as long as the last one that came.
 const OF_LAST: u32 = 4;
 
-/// The time that lists get.
+/// The time that each list gets.
 #[derive(Debug)]
 pub(crate) struct Patience {
     least: Duration,
-    now: Mutex<Duration>,
+    /// By the call; that of one which never took long is absent.
+    now: Mutex<BTreeMap<&'static str, Duration>>,
 }
 
 impl Patience {
     /// `least` is what any other call gets.
     pub(crate) fn new(least: Duration) -> Self {
-        Self { least, now: Mutex::new(least) }
+        Self { least, now: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Duration> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Duration>> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How long the next list may take.
-    pub(crate) fn now(&self) -> Duration {
-        *self.lock()
+    pub(crate) fn now(&self, call: &'static str) -> Duration {
+        self.lock().get(call).copied().unwrap_or(self.least)
     }
 
     /// A list did not come within `after`.
-    pub(crate) fn timed_out(&self, after: Duration) {
+    pub(crate) fn timed_out(&self, call: &'static str, after: Duration) {
         let most = self.least * TIMES_MAX;
         // Not for ever: an engine that has hung and is back is to be asked anew soon.
-        *self.lock() = if after >= most { self.least } else { (after * 2).min(most) };
+        let next = if after >= most { self.least } else { (after * 2).min(most) };
+        self.lock().insert(call, next);
     }
 
     /// A list came, or an error in its place.
-    pub(crate) fn answered(&self, took: Duration) {
-        let mut now = self.lock();
-        // Of several lists the slowest counts: shrunk bit by bit, grown at once.
-        let shrunk = (*now * 9) / 10;
-        *now = shrunk.max(took * OF_LAST).clamp(self.least, self.least * TIMES_MAX);
+    pub(crate) fn answered(&self, call: &'static str, took: Duration) {
+        // Shrunk bit by bit, grown at once.
+        let shrunk = (self.now(call) * 9) / 10;
+        let next = shrunk.max(took * OF_LAST).clamp(self.least, self.least * TIMES_MAX);
+        self.lock().insert(call, next);
     }
 }
 
@@ -61,8 +64,10 @@ mod tests {
         let patience = Patience::new(LEAST);
         let waits: Vec<_> = (0..6)
             .map(|_| {
-                let now = patience.now();
-                patience.timed_out(now);
+                // The quick lists of the same look change nothing.
+                patience.answered("services", Duration::from_millis(3));
+                let now = patience.now("tasks");
+                patience.timed_out("tasks", now);
                 now.as_secs()
             })
             .collect();
@@ -72,16 +77,15 @@ mod tests {
     #[test]
     fn what_came_slowly_may_be_slow_again_for_a_while() {
         let patience = Patience::new(LEAST);
-        patience.answered(Duration::from_millis(3));
-        assert_eq!(patience.now(), LEAST);
-        patience.answered(Duration::from_secs(4));
-        assert_eq!(patience.now(), Duration::from_secs(16));
-        // The quick lists of the same look change little.
-        (0..3).for_each(|_| patience.answered(Duration::from_millis(3)));
-        assert!(patience.now() > Duration::from_secs(11), "{:?}", patience.now());
-        (0..20).for_each(|_| patience.answered(Duration::from_millis(3)));
-        assert_eq!(patience.now(), LEAST);
-        patience.answered(Duration::from_secs(30));
-        assert_eq!(patience.now(), LEAST * 8);
+        patience.answered("tasks", Duration::from_millis(3));
+        assert_eq!(patience.now("tasks"), LEAST);
+        patience.answered("tasks", Duration::from_secs(4));
+        assert_eq!(patience.now("tasks"), Duration::from_secs(16));
+        (0..3).for_each(|_| patience.answered("tasks", Duration::from_millis(3)));
+        assert!(patience.now("tasks") > Duration::from_secs(11), "{:?}", patience.now("tasks"));
+        (0..20).for_each(|_| patience.answered("tasks", Duration::from_millis(3)));
+        assert_eq!(patience.now("tasks"), LEAST);
+        patience.answered("tasks", Duration::from_secs(30));
+        assert_eq!(patience.now("tasks"), LEAST * 8);
     }
 }

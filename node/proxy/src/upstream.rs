@@ -17,9 +17,8 @@ use std::time::Instant;
 
 use dovetail_routing::names::TaskId;
 use dovetail_routing::snapshot::Dial;
+use dovetail_routing::sticky::place_of;
 use http::HeaderValue;
-
-use crate::sticky;
 
 /// How long one request alone tries an upstream that was out.
 const PROBE_MS: u64 = 2_000;
@@ -39,7 +38,7 @@ pub struct Upstream {
     pub task: Option<TaskId>,
     /// The address, as `x-upstream-addr` says it.
     pub header: HeaderValue,
-    /// The task, or the address where there is none, as a number: see [`sticky`].
+    /// The task, or the address where there is none, as a number: see [`place_of`].
     pub place: u64,
     /// Whether idle connections to it are worth keeping.
     kept: AtomicBool,
@@ -58,10 +57,7 @@ impl Upstream {
     fn new(id: u64, address: SocketAddr, task: Option<TaskId>) -> Self {
         let header = HeaderValue::from_str(&address.to_string())
             .unwrap_or_else(|_| HeaderValue::from_static("-"));
-        let place = match &task {
-            Some(task) => sticky::number(task.as_str().as_bytes()),
-            None => sticky::number(header.as_bytes()),
-        };
+        let place = place_of(task.as_ref(), address);
         Self {
             id,
             address,

@@ -7,13 +7,14 @@
 //! changes sides only as far as the shares change.
 //!
 //! The numbers must be equal on every machine and in every release. Names and users
-//! are hashed with BLAKE3, whose output is specified for good; that is once per user's request, and once per upstream and table. Per
-//! candidate only two integers are mixed. Logarithms are made of the basic operations
-//! alone, which IEEE 754 rounds alike everywhere; a library's `ln` is free to differ.
+//! are hashed with BLAKE3, whose output is specified for good; who picks for many requests
+//! keeps the numbers, and mixes two integers per candidate. Logarithms are made of the
+//! basic operations alone, which IEEE 754 rounds alike everywhere; a library's `ln` is
+//! free to differ.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use crate::names::CookieName;
+use crate::names::{CookieName, TaskId};
 use crate::snapshot::{Route, RouteService, Upstream, UpstreamState};
 
 /// The number of a name or a user.
@@ -47,10 +48,10 @@ pub fn cookie<'h>(
 }
 
 /// The number of an upstream: its task's, or its address's where there is none.
-pub fn place_of(upstream: &Upstream) -> u64 {
-    match &upstream.task {
+pub fn place_of(task: Option<&TaskId>, address: SocketAddr) -> u64 {
+    match task {
         Some(task) => number(task.as_str().as_bytes()),
-        None => number(upstream.address.to_string().as_bytes()),
+        None => number(address.to_string().as_bytes()),
     }
 }
 
@@ -126,7 +127,8 @@ impl Route {
                 user,
                 services.map(|service| {
                     let upstreams = service.upstreams.iter().filter(move |one| one.state == state);
-                    let upstreams = upstreams.map(move |one| (place_of(one), (service, one)));
+                    let upstreams = upstreams
+                        .map(move |one| (place_of(one.task.as_ref(), one.address), (service, one)));
                     (number(service.name.as_bytes()), service.weight, upstreams)
                 }),
             )

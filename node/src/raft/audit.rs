@@ -56,7 +56,7 @@ pub(crate) fn check(
         first: ledger.first(),
         last,
         first_time_ms: ledger.since_ms().map_err(|error| dovetail_process::chain(&error))?,
-        lacking: ledger.lacks().map_or(0, |lack| lack.last),
+        fetching: ledger.lacks().is_some(),
         ..pb::MemberLedger::default()
     };
     if let Some(index) = index {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use dovetail_control::ports::{AdminClient, Asked, Peers, Slot};
-use dovetail_process::grpc::{ChannelOptions, channel_with};
+use dovetail_process::grpc::{self, ChannelOptions, channel_with};
 use dovetail_proto::v1 as pb;
 use dovetail_proto::v1::raft_client::RaftClient;
 use dovetail_raft_store::{Lack, Piece};
@@ -146,7 +146,7 @@ impl Source for OtherMembers {
         let answer = tokio::time::timeout(ROWS_TIMEOUT, client.ledger_rows(request))
             .await
             .map_err(|_| "no answer in time".to_owned())?
-            .map_err(|status| status.message().to_owned())?
+            .map_err(|status| grpc::describe(&status))?
             .into_inner();
         let previous = match answer.previous.as_slice().try_into() {
             Ok(previous) => previous,
@@ -175,6 +175,6 @@ impl Source for OtherMembers {
         tokio::time::timeout(BASE_TIMEOUT, read)
             .await
             .map_err(|_| "no answer in time".to_owned())?
-            .map_err(|status| status.message().to_owned())
+            .map_err(|status| grpc::describe(&status))
     }
 }

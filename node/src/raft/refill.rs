@@ -36,6 +36,14 @@ pub(crate) trait Source: Send + Sync {
     fn base(&self, slot: Slot) -> impl Future<Output = Result<Option<Bytes>, String>> + Send;
 }
 
+/// Members that did not give what they were asked for, each with the disk that it had.
+type Accused = BTreeMap<Slot, Option<String>>;
+
+/// The problem that a member sent what is not the quorum's.
+fn problem_of(slot: Slot) -> String {
+    format!("ledger-of:{slot}")
+}
+
 /// What the fetching works with.
 pub(crate) struct Refill<S> {
     pub(crate) hub: Arc<Hub>,
@@ -57,9 +65,20 @@ impl<S: Source> Refill<S> {
     }
 
     async fn follow(&self) {
+        let mut accused = Accused::new();
+        // The run of which all others were asked for a state already.
+        let mut asked_state = None;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            let Some(lack) = self.ledger.lacks().filter(|_| self.hub.raft().is_some()) else {
+            // Who has another disk now is not whom the problem is about.
+            accused.retain(|slot, incarnation| {
+                let same = self.incarnation(*slot) == *incarnation;
+                if !same {
+                    self.soft.clear(&problem_of(*slot));
+                }
+                same
+            });
+            let (Some(lack), Some(others)) = (self.ledger.lacks(), self.others()) else {
                 continue;
             };
             info!(first = lack.first, last = lack.last, "rows of the ledger are lacking");
@@ -69,32 +88,42 @@ impl<S: Source> Refill<S> {
                 source: &*self.source,
                 soft: &self.soft,
                 retention: self.retention,
-                others: self.others(),
+                others,
                 reasons: BTreeMap::new(),
+                asked_state: &mut asked_state,
             };
-            if !fetch.run(|| self.state.borrow().leader_time_ms()).await {
+            let done = fetch.run(|| self.state.borrow().leader_time_ms()).await;
+            for slot in fetch.reasons.into_keys() {
+                accused.insert(slot, self.incarnation(slot));
+            }
+            if !done {
                 tokio::time::sleep(RETRY_AFTER).await;
             }
         }
     }
 
+    /// That of the newest disk of a member.
+    fn incarnation(&self, slot: Slot) -> Option<String> {
+        self.hub.nodes_of(slot).pop().map(|(_, node)| node.incarnation)
+    }
+
     /// The other members that the quorum has now; the leader, which has most to do, is last.
-    fn others(&self) -> Vec<Slot> {
+    /// `None` while it is not known that this member is one of them.
+    fn others(&self) -> Option<Vec<Slot>> {
         use openraft::async_runtime::watch::WatchReceiver as _;
-        let Some(raft) = self.hub.raft() else { return Vec::new() };
+        let raft = self.hub.raft()?;
         let metrics = raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
         let leader = metrics.current_leader.and_then(|id| membership.get_node(&id));
         let leader = leader.map(|node| node.slot);
-        let slots: BTreeSet<Slot> = membership
-            .nodes()
-            .map(|(_, node)| node.slot)
-            .filter(|slot| *slot != self.hub.slot)
-            .collect();
+        let mut slots: BTreeSet<Slot> = membership.nodes().map(|(_, node)| node.slot).collect();
+        if !slots.remove(&self.hub.slot) {
+            return None;
+        }
         let mut others: Vec<Slot> = slots.into_iter().collect();
         others.sort_by_key(|slot| Some(*slot) == leader);
-        others
+        Some(others)
     }
 }
 
@@ -108,6 +137,8 @@ struct Fetch<'r, S> {
     others: Vec<Slot>,
     /// Why a member did not give what it was asked for.
     reasons: BTreeMap<Slot, String>,
+    /// The first row of the run of which all others were asked for a state.
+    asked_state: &'r mut Option<u64>,
 }
 
 impl<S: Source> Fetch<'_, S> {
@@ -132,12 +163,10 @@ impl<S: Source> Fetch<'_, S> {
     }
 
     async fn everything(&mut self, now_ms: impl Fn() -> u64) -> Result<(), Unproven> {
+        let mut keeps_older = true;
         while let Some(lack) = self.ledger.lacks() {
-            if self.store.is_ledger_full(self.retention, now_ms()).await? {
-                self.reasons.clear();
-                return self.settle("what is older is past what is kept").await;
-            }
-            if !self.rows(lack).await? {
+            keeps_older = self.store.keeps_older_rows(self.retention, now_ms()).await?;
+            if !keeps_older || !self.rows(lack).await? {
                 break;
             }
         }
@@ -146,12 +175,13 @@ impl<S: Source> Fetch<'_, S> {
             info!(first = self.ledger.newest_run().0, "the ledger lacks no rows any more");
             return Ok(());
         }
-        // Whoever did not answer may have older ones.
-        if self.reasons.is_empty() {
-            self.base().await?;
-        }
-        if self.reasons.is_empty() {
-            self.settle("no member has older rows").await?;
+        self.base().await?;
+        // Whoever did not answer may have older rows.
+        if !keeps_older || self.reasons.is_empty() {
+            self.reasons.clear();
+            self.store.settle_ledger().await?;
+            let first = self.ledger.newest_run().0;
+            info!(first, keeps_older, "no older rows of the ledger are to be had or to be kept");
         }
         Ok(())
     }
@@ -165,7 +195,10 @@ impl<S: Source> Fetch<'_, S> {
             match self.source.rows(slot, lack).await {
                 Ok(piece) if piece.rows.is_empty() => {}
                 Ok(piece) => match self.store.prepend_to_ledger(piece).await {
-                    Ok(()) => return Ok(true),
+                    Ok(()) => {
+                        self.soft.clear(&problem_of(slot));
+                        return Ok(true);
+                    }
                     Err(error) => self.refuse(slot, error)?,
                 },
                 Err(reason) => drop(self.reasons.insert(slot, reason)),
@@ -174,9 +207,10 @@ impl<S: Source> Fetch<'_, S> {
         Ok(false)
     }
 
-    /// The state before the oldest row that could be had.
+    /// An older state, from whoever has one that is of use.
     async fn base(&mut self) -> Result<(), Unproven> {
-        if !self.ledger.lacks_state() {
+        let (first, _) = self.ledger.newest_run();
+        if !self.ledger.lacks_state() || *self.asked_state == Some(first) {
             return Ok(());
         }
         for slot in self.others.clone() {
@@ -184,14 +218,14 @@ impl<S: Source> Fetch<'_, S> {
                 Ok(None) => {}
                 Ok(Some(base)) => match self.store.take_ledger_base(base).await {
                     Ok(false) => {}
-                    Ok(true) => {
-                        self.reasons.clear();
-                        return Ok(());
-                    }
+                    Ok(true) => break,
                     Err(error) => self.refuse(slot, error)?,
                 },
                 Err(reason) => drop(self.reasons.insert(slot, reason)),
             }
+        }
+        if self.reasons.is_empty() {
+            *self.asked_state = Some(first);
         }
         Ok(())
     }
@@ -209,14 +243,8 @@ impl<S: Source> Fetch<'_, S> {
             "member {slot} sent this member what is not the quorum's ledger: {reason} (see \
              `dovetail log verify`)"
         );
-        self.soft.raise(&format!("ledger-of:{slot}"), index.to_string(), told, LogIndex(index));
+        self.soft.raise(&problem_of(slot), index.to_string(), told, LogIndex(index));
         self.reasons.insert(slot, reason);
-        Ok(())
-    }
-
-    async fn settle(&self, why: &str) -> Result<(), Unproven> {
-        self.store.settle_ledger().await?;
-        info!(first = self.ledger.newest_run().0, why, "no more of the ledger is fetched");
         Ok(())
     }
 }

@@ -15,10 +15,14 @@ use dovetail_proto::v1 as wire;
 use dovetail_routing::Digest;
 use prost::Message as _;
 
-use super::{LEDGER_ROWS_MAX, Ledger, LedgerError, LedgerHash, Mark, Segment, past};
+use super::{
+    LEDGER_ROWS_MAX, Ledger, LedgerError, LedgerHash, Mark, Retention, Segment, past, trim,
+};
 use crate::disk::{Family, index_key};
 use crate::raft_snapshot;
 
+/// Among so many rows one that says its time is looked for.
+const TIMED_WITHIN: usize = 1_000;
 /// Rows of a piece at most.
 const PIECE_ROWS_MAX: u64 = 2_000;
 
@@ -65,10 +69,36 @@ impl Ledger {
         Some(Lack { first: before.map_or(0, |end| end.index + 1), last: newest.base?.index })
     }
 
+    /// Whether `retention` keeps rows from before the newest run; `now_ms` is the leader's time.
+    pub(crate) fn keeps_older(
+        &self,
+        retention: &Retention,
+        now_ms: u64,
+    ) -> Result<bool, LedgerError> {
+        let run = self.newest();
+        let (Some(base), Some(end)) = (run.base, run.end()) else { return Ok(false) };
+        if end.index - base.index >= retention.rows_max
+            || end.bytes.saturating_sub(base.bytes) >= retention.bytes_max
+        {
+            return Ok(false);
+        }
+        let Some(age_max) = retention.age_max_ms() else { return Ok(true) };
+        // What is older than the oldest row that says its time is as old at least.
+        let rows = self.rows(base.index + 1, TIMED_WITHIN)?;
+        let oldest = rows.iter().find_map(trim::leader_time_ms);
+        Ok(oldest.is_none_or(|time| time.saturating_add(age_max) >= now_ms))
+    }
+
     /// For another member: rows up to `last` and not before `first`, as many as fit into one
-    /// message; empty when `last` is not here.
+    /// message; empty when this one will not have `last` any more, an error when it may yet.
     pub fn piece(&self, first: u64, last: u64) -> Result<Piece, LedgerError> {
         let nothing = Piece { previous: BEGINNING, rows: Vec::new() };
+        if first > last {
+            return Ok(nothing);
+        }
+        if last >= self.next() {
+            return Err(LedgerError::NotYet { index: last });
+        }
         let holds = |segment: &&Segment| {
             segment.first() <= last && segment.head.is_some_and(|head| last <= head.index)
         };
@@ -95,11 +125,13 @@ impl Ledger {
         }
     }
 
-    /// For another member: the oldest state that is kept, as the bytes of its file.
+    /// For another member: the oldest state that is kept, as the bytes of its file; the error
+    /// says what is wrong with it.
     pub fn oldest_base(&self) -> Result<Option<Vec<u8>>, String> {
         let Some(index) = self.replays_from().filter(|_| self.newest().base.is_some()) else {
             return Ok(None);
         };
+        self.0.bases.read(index)?;
         self.0.bases.bytes(index).map(Some)
     }
 
@@ -160,9 +192,9 @@ impl Ledger {
         let content =
             raft_snapshot::decode(bytes).map_err(|error| refused(0, error.to_string()))?;
         let index = content.meta.last_log_id.map_or(0, |id| id.index);
-        let held = self.hash_at(index)?;
+        let Some(held) = self.hash_at(index)? else { return Ok(false) };
         let content =
-            past::fits(content, cluster_id, held).map_err(|reason| refused(index, reason))?;
+            past::fits(content, cluster_id, Some(held)).map_err(|reason| refused(index, reason))?;
         let known = self.start(cluster_id)?;
         let end = known.state.map_or(self.head().0, |_| known.first.saturating_sub(1));
         let Some((at, digest)) = self.checkpoint_after(index, end)? else { return Ok(false) };
@@ -199,12 +231,17 @@ impl Ledger {
         if start.damaged.is_empty() {
             return Ok(start.damaged);
         }
-        let whole = start.state.map(|_| start.first.saturating_sub(1));
         let run = self.newest();
-        let ends = run.base.zip(run.end()).map(|(base, end)| base.index..=end.index);
-        let within = ends.map(|ends| self.0.bases.within(ends)).unwrap_or_default();
-        for index in within.into_iter().filter(|index| whole.is_none_or(|whole| *index < whole)) {
-            self.0.bases.set_aside(index)?;
+        let (Some(base), Some(end)) = (run.base, run.end()) else { return Ok(start.damaged) };
+        for index in self.0.bases.within(base.index..=end.index) {
+            let held = self.hash_at(index)?;
+            let damaged = self
+                .0
+                .bases
+                .is_damaged(index, |content| past::fits(content, cluster_id, held).is_ok())?;
+            if damaged {
+                self.0.bases.set_aside(index)?;
+            }
         }
         let mut segments = self.segments();
         let mut changed = segments.clone();

@@ -48,7 +48,7 @@ impl Retention {
         }
     }
 
-    fn age_max_ms(&self) -> Option<u64> {
+    pub(super) fn age_max_ms(&self) -> Option<u64> {
         self.age_max.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
     }
 }
@@ -148,7 +148,7 @@ impl Ledger {
         let mut batch = self.0.disk.batch()?;
         batch.delete_range(Family::Ledger, now.first(), last.index + 1);
         let head = now.head.filter(|head| head.index > last.index);
-        // What would have to be fetched before is past the retention, too.
+        // What could be fetched before it is past the retention, too.
         *now = Segment { base: Some(last), head, jumped: false };
         if head.is_none() && changed.len() > 1 {
             changed.remove(0);

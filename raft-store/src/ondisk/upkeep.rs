@@ -38,6 +38,11 @@ impl StoreHandle {
         run_blocking(work).await?
     }
 
+    /// Whether the ledger has rows from before the oldest state that it goes on from.
+    pub fn lacks_ledger_state(&self) -> bool {
+        self.parts.ledger.lacks_state()
+    }
+
     /// The index of the ledger's oldest row.
     pub fn ledger_first(&self) -> u64 {
         self.parts.ledger.first()
@@ -58,14 +63,14 @@ impl StoreHandle {
         run_blocking(work).await?
     }
 
-    /// Whether so much of the ledger is past `retention` that no older rows are wanted.
-    pub async fn is_ledger_full(
+    /// Whether `retention` keeps older rows than the ledger's newest run has.
+    pub async fn keeps_older_rows(
         &self,
         retention: Retention,
         now_ms: u64,
     ) -> Result<bool, LedgerError> {
         let ledger = self.parts.ledger.clone();
-        run_blocking(move || Ok(ledger.is_trim_due(&retention, now_ms))).await?
+        run_blocking(move || Ok(ledger.keeps_older(&retention, now_ms))).await?
     }
 
     /// Looks for no more rows from before the ledger's newest run.

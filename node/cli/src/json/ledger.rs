@@ -84,8 +84,8 @@ struct ComparedLedger {
     hash: String,
     recomputed: u64,
     gaps: Vec<u64>,
-    /// The newest row that is still to be fetched from another member; 0 when none is.
-    lacking: u64,
+    /// Older rows are still asked for from other members.
+    fetching: bool,
     broken_index: Option<u64>,
     /// In words; begins with `holds together` when nothing is wrong.
     verdict: String,
@@ -106,7 +106,7 @@ impl LedgersCompared {
                 hash: member.hash.clone(),
                 recomputed: member.recomputed,
                 gaps: member.gaps.clone(),
-                lacking: member.lacking,
+                fetching: member.fetching,
                 broken_index: (!member.broken.is_empty()).then_some(member.broken_index),
                 verdict: verdict(member, common, answer.index),
             })
@@ -138,8 +138,8 @@ fn verdict(member: &pb::MemberLedger, common: Option<&str>, index: u64) -> Strin
         let after: Vec<_> = member.gaps.iter().map(u64::to_string).collect();
         verdict += &format!(", with gaps after {}", after.join(", "));
     }
-    if member.lacking > 0 {
-        verdict += &format!(", older rows than {} are being fetched", member.lacking + 1);
+    if member.fetching {
+        verdict += ", older rows are asked for";
     }
     verdict
 }

@@ -65,16 +65,14 @@ pub(crate) async fn show(
 }
 
 /// Says so when older entries than those that are shown were asked for, and are not kept.
-fn kept_since(oldest: &pb::LogEntry, from: u64) {
-    if oldest.index > from {
-        let since = match oldest.leader_time_ms {
+fn kept_since(shown_first: &pb::LogEntry, from: u64) {
+    let pb::LogEntry { index, leader_time_ms, .. } = *shown_first;
+    if index > from {
+        let of = match leader_time_ms {
             0 => String::new(),
-            ms => format!(", of {}", shown(ms)),
+            ms => format!(" (of {})", shown(ms)),
         };
-        dovetail_process::exit::say(&format!(
-            "the oldest entry that is kept is {}{since}",
-            oldest.index
-        ));
+        dovetail_process::exit::say(&format!("no entry from {from} on is kept before {index}{of}"));
     }
 }
 

@@ -77,7 +77,7 @@ pub(crate) fn compared(request: &pb::VerifyLogRequest, tls: &TlsDir) -> pb::Veri
         last: 2,
         hash,
         first_time_ms: 1_000,
-        lacking: 1,
+        fetching: true,
         ..Default::default()
     };
     let mut broken = pb::MemberLedger { id: 2, reachable: true, ..Default::default() };

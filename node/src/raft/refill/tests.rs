@@ -108,6 +108,7 @@ impl Lab {
     }
 
     async fn fetch(&self) -> bool {
+        let mut asked_state = None;
         let mut fetch = Fetch {
             store: &self.store.handle,
             ledger: &self.store.ledger,
@@ -116,6 +117,7 @@ impl Lab {
             retention: Retention::default(),
             others: self.others.answers.keys().copied().collect(),
             reasons: BTreeMap::new(),
+            asked_state: &mut asked_state,
         };
         fetch.run(|| 0).await
     }

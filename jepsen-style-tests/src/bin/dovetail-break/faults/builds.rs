@@ -71,14 +71,20 @@ impl Field {
         Ok(())
     }
 
-    /// The members that run from another file than they should.
-    fn not_of(&mut self, build: &Executables) -> anyhow::Result<Vec<u8>> {
-        let meant = build.dovetaild.canonicalize()?;
-        let mut strangers = Vec::new();
+    /// The processes that run from another file than they should.
+    fn not_of(&mut self, build: &Executables) -> anyhow::Result<Vec<String>> {
+        let (member, proxy) = (build.dovetaild.canonicalize()?, build.proxy.canonicalize()?);
+        let mut processes = Vec::new();
         for slot in self.cluster.founders() {
-            let pid = self.cluster.member(slot)?.pid();
-            if std::fs::read_link(format!("/proc/{pid}/exe"))? != meant {
-                strangers.push(slot);
+            processes.push((format!("member {slot}"), self.cluster.member(slot)?.pid(), &member));
+        }
+        for number in self.cluster.proxy_numbers() {
+            processes.push((format!("proxy {number}"), self.cluster.proxy(number)?.pid(), &proxy));
+        }
+        let mut strangers = Vec::new();
+        for (name, pid, meant) in processes {
+            if std::fs::read_link(format!("/proc/{pid}/exe"))? != *meant {
+                strangers.push(name);
             }
         }
         Ok(strangers)
