@@ -19,7 +19,8 @@ use crate::raft::hub::Hub;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often the ledger is trimmed: once in so many looks.
 const TRIM_LOOKS: u64 = 60;
-/// How often the ledger's oldest state is read: at the first look, and once in so many.
+/// How often the ledger's oldest state is read: once in so many, and first after a minute,
+/// when a member that starts has other things done.
 const BASE_LOOKS: u64 = 3_600;
 /// The problem that the ledger's oldest state is damaged.
 const DAMAGED: &str = "ledger-base";
@@ -47,7 +48,7 @@ impl Upkeep {
             {
                 warn!(%error, "raft snapshot not begun");
             }
-            if look % BASE_LOOKS == 0 {
+            if look % BASE_LOOKS == TRIM_LOOKS {
                 self.mend_bases().await;
             }
             if look > 0 && look % TRIM_LOOKS == 0 {
